@@ -1,0 +1,56 @@
+"""The command line: `completions-magic serve` and `completions-magic demo`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from .errors import CompletionsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="completions-magic", description="Text completions in notebooks.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the embedded endpoint over HTTP, on this machine")
+    serve.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on; any other opens it to the network"
+    )
+    serve.add_argument("--api-key-env", metavar="VAR", help="ask callers for the key in this environment variable")
+    serve.add_argument("--alias", metavar="NAME", action="append", default=[], help="a further name of the model")
+    commands.add_parser("demo", help="run a few cells in this terminal")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "demo":
+            from .demo import run
+
+            return run()
+        return _serve(options)
+    except (CompletionsError, OSError) as error:
+        print(f"completions-magic: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .key import ApiKey
+    from .local.server import make_server
+    from .profiles import check_variable
+
+    key = None
+    if options.api_key_env is not None:
+        check_variable(options.api_key_env)
+        key = ApiKey(os.environ.get(options.api_key_env, ""), origin=f"the key in {options.api_key_env}")
+    server = make_server(options.host, options.port, key=key, aliases=options.alias)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"listening on http://{host}:{server.effective_port}/v1", flush=True)
+    server.run()  # ends by itself at Ctrl-C
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""From a completion to the value that a variable takes."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import keyword
+import re
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from .errors import ConversionError, OptionError, shorten
+from .schema import Completion
+
+NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def check_name(name: str, names: Mapping[str, Any], flag: str = "-o") -> str:
+    """Return `name` if a variable may be called that; raise OptionError where it would hide something."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise OptionError(f"{flag} takes a variable's name, not {shorten(name, 40)!r}")
+    if name.startswith("__"):
+        raise OptionError(f"{flag} {name}: names that begin with two underscores are Python's own")
+    if name not in names and hasattr(builtins, name):
+        raise OptionError(f"{flag} {name} would hide Python's {name}: choose another name, or assign {name} first")
+    if isinstance(names.get(name), ModuleType):
+        raise OptionError(f"{flag} {name} would hide the module {name}: choose another name, or del {name} first")
+    return name
+
+
+def check_pattern(pattern: str, names: Mapping[str, Any]) -> re.Pattern[str]:
+    """Return the compiled `--extract` pattern; raise OptionError unless it has named groups that may be bound."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise OptionError(f"--extract: {error}") from None
+    if not compiled.groupindex:
+        raise OptionError("--extract needs a named group, such as (?P<year>\\d+)")
+    for name in compiled.groupindex:
+        check_name(name, names, "--extract")
+    return compiled
+
+
+def extract(completion: Completion, pattern: re.Pattern[str]) -> dict[str, str | None]:
+    """Return what the named groups of `pattern` match in the first choice; raise ConversionError without a match."""
+    match = pattern.search(completion.text)
+    if match is None:
+        raise ConversionError(
+            f"--extract {shorten(pattern.pattern, 60)!r} matches nothing in {shorten(completion.text, 60)!r}",
+            partial=completion,
+        )
+    return match.groupdict()
+
+
+def convert(completion: Completion, form: str) -> Any:
+    """Return the completion in one of the FORMS; raise ConversionError where its text is none."""
+    try:
+        return FORMS[form](completion)
+    except ValueError as error:
+        message = f"--as {form}: {error} in {shorten(completion.text, 60)!r}; the completion itself is bound"
+        raise ConversionError(message, partial=completion) from None
+
+
+def _lines(completion: Completion) -> list[str]:
+    return [line for line in completion.text.splitlines() if line.strip()]
+
+
+def _json(completion: Completion) -> Any:
+    text = completion.text
+    decoder = json.JSONDecoder()
+    # Models like to put a sentence, or a fence of backquotes, around the value.
+    starts = [match.start() for match in re.finditer(r"[\[{]", text)] or [0]
+    for start in [len(text) - len(text.lstrip()), *starts]:
+        try:
+            return decoder.raw_decode(text, start)[0]
+        except ValueError:
+            continue
+    raise ValueError("there is no JSON")
+
+
+def _number(completion: Completion) -> int | float:
+    match = NUMBER.search(completion.text)
+    if match is None:
+        raise ValueError("there is no number")
+    digits = match[0].replace(",", "")
+    return float(digits) if re.search(r"[.eE]", digits) and not digits.endswith(".") else int(digits.rstrip("."))
+
+
+FORMS: dict[str, Callable[[Completion], Any]] = {
+    "completion": lambda completion: completion,
+    "text": lambda completion: completion.text,
+    "texts": lambda completion: completion.texts,
+    "lines": _lines,
+    "json": _json,
+    "number": _number,
+    "frame": Completion.to_frame,
+}

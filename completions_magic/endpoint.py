@@ -1,0 +1,257 @@
+"""One endpoint over HTTP: its connection, its key, and its failures in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import ssl
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import httpx
+
+from .answer import describe_error
+from .errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    CompletionsError,
+    DecodeError,
+    NotFoundError,
+    ProfileError,
+    PromptError,
+    RedirectError,
+    StreamError,
+    shorten,
+    status_error,
+)
+from .key import ApiKey
+from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
+
+ERROR_BODY_LIMIT = 64 * 2**10
+ERROR_BODY_SECONDS = 5.0
+
+Trace = Callable[[str, Mapping[str, Any]], None]
+
+
+class Endpoint:
+    """Sends requests to a profile's base URL over one pooled connection, which opens at the first of them.
+
+    `connect_timeout` and `timeout` are seconds. Raises ProfileError when the key is missing or would travel in
+    the clear. All its errors name the endpoint, and none holds the key.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        key: ApiKey | None,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        transport: httpx.BaseTransport | None,
+    ) -> None:
+        self.profile = profile
+        self.name = profile.name
+        self.key = profile.key() if key is None else key
+        self.connect_timeout = connect_timeout
+        self.timeout = timeout
+        if self.key is not None:
+            check_in_the_clear(profile)
+        self._transport = transport
+        self._http: httpx.Client | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def describe_post(self) -> str:
+        """Return the request line and the headers of a completion, without the key."""
+        key = "\nAuthorization: Bearer [key]" if self.key is not None else ""
+        return f"POST {self._url('/completions')}\nContent-Type: application/json{key}"
+
+    def _connection(self) -> httpx.Client:
+        if self._http is None:
+            timeout = httpx.Timeout(self.timeout, connect=self.connect_timeout)
+            headers = {"User-Agent": f"completions-magic/{version('completions-magic')}", "Accept-Encoding": "identity"}
+            if self._transport is None and self.profile.base_url == LOCAL:
+                self._transport = _embedded()
+            self._http = httpx.Client(
+                transport=self._transport,
+                verify=_tls() if self.profile.base_url.startswith("https:") else _no_tls(),
+                trust_env=not is_loopback(self.profile.base_url),
+                timeout=timeout,
+                headers=headers,
+                auth=_Bearer(self.key) if self.key is not None else None,
+            )
+        return self._http
+
+    def _url(self, route: str) -> str:
+        # The host of the in-process endpoint is never looked up.
+        base = "http://localhost/v1" if self.profile.base_url == LOCAL else self.profile.base_url
+        return base + route
+
+    def open(self, method: str, route: str, body: bytes | None = None, trace: Trace | None = None) -> httpx.Response:
+        """Send one request; return the response of a success, unread, or raise what went wrong."""
+        connection = self._connection()
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"} if body else {}
+        extensions = {} if trace is None else {"trace": trace}
+        request = connection.build_request(
+            method, self._url(route), content=body, headers=headers, extensions=extensions
+        )
+        with translated(self):
+            response = connection.send(request, stream=True)
+        if response.is_success:
+            return response
+        try:
+            raise self._refusal(response)
+        finally:
+            response.close()
+
+    def _refusal(self, response: httpx.Response) -> CompletionsError:
+        status = response.status_code
+        request_id = response.headers.get("x-request-id") or response.headers.get("request-id")
+        if 300 <= status < 400:
+            target = response.headers.get("location", "nowhere")
+            message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
+            return RedirectError(message, status=status, request_id=request_id)
+        said = describe_error(_read_some(response), response.headers.get("content-type", ""))
+        message = f"{self.name} answered {status} {response.reason_phrase}".rstrip()
+        error = status_error(status)(f"{message}{': ' if said else ''}{said}", status=status, request_id=request_id)
+        error.args = (shorten(str(error) + self._next_step(error)),)
+        error.retry_after = _retry_after(response.headers)
+        return error
+
+    def _next_step(self, error: CompletionsError) -> str:
+        if isinstance(error, AuthenticationError):
+            variable = self.profile.api_key_env
+            return (
+                f" (check the key in {variable})" if variable else " (it wants a key: --api-key-env names its variable)"
+            )
+        if isinstance(error, NotFoundError):
+            usual = self.profile.base_url == LOCAL or self.profile.base_url.endswith("/v1")
+            path = "" if usual else "; a base URL usually ends in /v1"
+            return f" (%completions models lists what it has{path})"
+        return ""
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Name the endpoint in every error, and let no key out with one."""
+        try:
+            yield
+        except CompletionsError as error:
+            error.endpoint = error.endpoint or self.name
+            if self.key is not None:
+                error.args = (self.key.scrub(str(error.args[0])),)
+                error.request_id = error.request_id and self.key.scrub(error.request_id)
+            raise
+
+    def check(self, body: bytes) -> None:
+        """Raise PromptError when `body` holds the key itself."""
+        if self.key is not None and self.key.is_in(body):
+            raise PromptError("the prompt or a parameter holds the key itself: nothing was sent")
+
+
+class _Bearer(httpx.Auth):
+    def __init__(self, key: ApiKey) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        yield request
+
+
+def read_pieces(endpoint: Endpoint, response: httpx.Response) -> Iterator[bytes]:
+    """Yield the body of `response` as it comes; raise StreamError where it is cut, APITimeoutError where it stalls."""
+    with translated(endpoint, streaming=True):
+        yield from response.iter_bytes()
+
+
+@contextlib.contextmanager
+def translated(endpoint: Endpoint, *, streaming: bool = False) -> Iterator[None]:
+    """Turn the transport's exceptions into ours."""
+    name = endpoint.name
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise APITimeoutError(
+            f"no connection to {name} within {endpoint.connect_timeout:g} s{_where(endpoint)}"
+        ) from error
+    except httpx.TimeoutException as error:
+        raise APITimeoutError(f"{name} sent nothing for {endpoint.timeout:g} s (--timeout)") from error
+    except httpx.ConnectError as error:
+        if _has_cause(error, ssl.SSLError):
+            raise APIConnectionError(f"{name} could not be verified: {shorten(str(error), 200)}", kind="tls") from error
+        message = f"{name} cannot be reached{_where(endpoint)}: is it running, and is the address right? ({error})"
+        raise APIConnectionError(message) from error
+    except httpx.DecodingError as error:
+        raise DecodeError(f"{name} sent a body that does not decompress") from error
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise ProfileError(f"{name}: {error}") from error
+    except httpx.TransportError as error:
+        if streaming:
+            raise StreamError(f"{name} cut the answer off ({shorten(str(error), 200)})") from error
+        raise APIConnectionError(f"{name} closed the connection without an answer ({error})") from error
+
+
+def _where(endpoint: Endpoint) -> str:
+    return "" if endpoint.name == endpoint.profile.base_url else f" at {endpoint.profile.base_url}"
+
+
+def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _read_some(response: httpx.Response) -> bytes:
+    """Return the start of an error's body; whatever goes wrong while reading it, the status is what counts."""
+    body = bytearray()
+    until = time.monotonic() + ERROR_BODY_SECONDS
+    with contextlib.suppress(httpx.HTTPError):
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) >= ERROR_BODY_LIMIT or time.monotonic() > until:
+                break
+    return bytes(body[:ERROR_BODY_LIMIT])
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Return the wait that a server asks for, in seconds: `retry-after-ms`, or Retry-After in seconds or as a date."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(headers["retry-after-ms"]) / 1000) if "retry-after-ms" in headers else _seconds(headers)
+    return None
+
+
+def _seconds(headers: httpx.Headers) -> float | None:
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return the one context of the process: reading the certificates takes 20 ms each time."""
+    return httpx.create_ssl_context()
+
+
+@cache
+def _no_tls() -> ssl.SSLContext:
+    # A context without certificates trusts nobody: right for plain http, where none is used, and free.
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _embedded() -> httpx.BaseTransport:
+    from .local.app import App
+
+    return httpx.WSGITransport(App())

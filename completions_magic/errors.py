@@ -1,0 +1,221 @@
+"""One tree of failures.
+
+CompletionsError
+├── ConfigurationError          kind "config"
+│   ├── OptionError             the line could not be read
+│   ├── PromptError             the prompt could not be rendered, or must not be sent
+│   ├── ProfileError            no such endpoint, no key, a key that may not go there
+│   └── ConversionError         the answer is not what --as or --extract asked for
+├── APIConnectionError          kind "connect" or "tls"
+│   ├── APITimeoutError         kind "timeout"
+│   └── RedirectError           kind "redirect"
+├── APIStatusError              kind "status"
+│   ├── BadRequestError         kind "bad_request"   400, 413, 422
+│   ├── AuthenticationError     kind "auth"          401
+│   ├── PermissionDeniedError   kind "permission"    402, 403
+│   ├── NotFoundError           kind "not_found"     404
+│   ├── RateLimitError          kind "rate_limit"    429
+│   └── ServerError             kind "server"        408, 409, 5xx
+└── StreamError                 kind "protocol"      cut or broken transfer
+    ├── DecodeError             kind "decode"        not what the API promises
+    ├── TooLargeError           kind "too_large"
+    └── AnswerError             kind "api"           an error inside a 200
+
+Interrupted (a KeyboardInterrupt)                    kind "interrupted"
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .schema import Completion
+
+MESSAGE_LIMIT = 2000
+
+
+def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Return `text` on at most `limit` characters, the end replaced by an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean …?)` with the closest of the `known` words, or an empty text."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+class CompletionsError(Exception):
+    """A failure with what is known of it; in a notebook it shows as one line.
+
+    `partial` is the Completion received so far, or None; `status` the HTTP status, or None; `request_id`
+    the server's name for the request, or None; `endpoint` the profile's name or base URL, or None; `kind`
+    one of: config, connect, tls, timeout, redirect, protocol, decode, too_large, api, bad_request, auth,
+    permission, not_found, rate_limit, server, status.
+    """
+
+    default_kind: ClassVar[str] = "config"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str | None = None,
+        endpoint: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        partial: Completion | None = None,
+    ) -> None:
+        super().__init__(shorten(message))
+        self.kind = kind or self.default_kind
+        self.endpoint = endpoint
+        self.status = status
+        self.request_id = request_id
+        self.partial = partial
+
+    @property
+    def message(self) -> str:
+        """The one line that a person reads."""
+        return str(self.args[0])
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython's own hook: the frames would bury the one line that helps.
+        return [f"{type(self).__name__}: {self.message}"]
+
+
+class ConfigurationError(CompletionsError):
+    """Something on this side is not right; nothing was sent."""
+
+
+class OptionError(ConfigurationError):
+    """The options of the line could not be read."""
+
+
+class PromptError(ConfigurationError):
+    """The prompt could not be rendered, or must not be sent."""
+
+
+class ProfileError(ConfigurationError):
+    """The endpoint is not known, or its key is missing or may not be sent there."""
+
+
+class ConversionError(ConfigurationError):
+    """The answer is not what `--as` or `--extract` asked for; `.partial` holds it."""
+
+
+class APIConnectionError(CompletionsError):
+    """The endpoint could not be reached."""
+
+    default_kind = "connect"
+
+
+class APITimeoutError(APIConnectionError):
+    """The endpoint was silent for longer than the timeout."""
+
+    default_kind = "timeout"
+
+
+class RedirectError(APIConnectionError):
+    """The endpoint answered with a redirect, which is never followed: neither key nor prompt goes there."""
+
+    default_kind = "redirect"
+
+
+class APIStatusError(CompletionsError):
+    """The endpoint answered with a status that is not a success; `retry_after` is the wait it asks for, in seconds."""
+
+    default_kind = "status"
+    retry_after: float | None = None
+
+
+class BadRequestError(APIStatusError):
+    """The endpoint refused a parameter."""
+
+    default_kind = "bad_request"
+
+
+class AuthenticationError(APIStatusError):
+    """The endpoint did not accept the key."""
+
+    default_kind = "auth"
+
+
+class PermissionDeniedError(APIStatusError):
+    """The key may not do this, or the account has no credit."""
+
+    default_kind = "permission"
+
+
+class NotFoundError(APIStatusError):
+    """The endpoint has no such model, or no completions at this address."""
+
+    default_kind = "not_found"
+
+
+class RateLimitError(APIStatusError):
+    """Too many requests."""
+
+    default_kind = "rate_limit"
+
+
+class ServerError(APIStatusError):
+    """The endpoint failed."""
+
+    default_kind = "server"
+
+
+class StreamError(CompletionsError):
+    """The answer ended before the server had said that it was complete."""
+
+    default_kind = "protocol"
+
+
+class DecodeError(StreamError):
+    """The answer is not what the completions API promises."""
+
+    default_kind = "decode"
+
+
+class TooLargeError(StreamError):
+    """One event, or the whole answer, is larger than the limit."""
+
+    default_kind = "too_large"
+
+
+class AnswerError(StreamError):
+    """The answer began as a success and holds an error."""
+
+    default_kind = "api"
+
+
+class Interrupted(KeyboardInterrupt):
+    """The person interrupted; `partial` is the Completion received so far, or None."""
+
+    kind = "interrupted"
+
+    def __init__(self, partial: Completion | None = None) -> None:
+        super().__init__("interrupted")
+        self.partial = partial
+
+    def _render_traceback_(self) -> list[str]:
+        kept = self.partial is not None and bool(self.partial.text)
+        return ["Interrupted" + (": what had arrived is kept" if kept else "")]
+
+
+def status_error(status: int) -> type[APIStatusError]:
+    """Return the exception class of an HTTP `status`."""
+    by_status: dict[int, type[APIStatusError]] = {
+        400: BadRequestError,
+        401: AuthenticationError,
+        402: PermissionDeniedError,
+        403: PermissionDeniedError,
+        404: NotFoundError,
+        408: ServerError,
+        409: ServerError,
+        413: BadRequestError,
+        422: BadRequestError,
+        429: RateLimitError,
+    }
+    return by_status.get(status, ServerError if status >= 500 else APIStatusError)

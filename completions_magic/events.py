@@ -1,0 +1,78 @@
+"""Event streams, from bytes to the payload of each event.
+
+A pure state machine after the WHATWG specification, "Parsing an event stream"
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream). Event streams are
+always UTF-8, whatever the header says, so the payload stays bytes: JSON decoders want bytes anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .errors import TooLargeError
+
+EVENT_LIMIT = 8 * 2**20
+BOM = b"\xef\xbb\xbf"
+
+
+class EventDecoder:
+    """Turns pieces of bytes, cut anywhere, into the data of each event.
+
+    `limit` bounds one event in bytes; a larger one raises TooLargeError, so memory stays bounded. A last
+    event without its blank line is given by `flush`: several servers of this API end that way.
+    """
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self.limit = limit
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._start = True
+        self._after_cr = False
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Yield the data of every event that `piece` completes."""
+        if self._after_cr and piece:
+            # CR LF is one line end even when the two arrive in different pieces.
+            if piece[:1] == b"\n":
+                piece = piece[1:]
+            self._after_cr = False
+        text = self._rest + piece
+        if self._start:
+            if len(text) < len(BOM) and BOM.startswith(text):
+                self._rest = text
+                return
+            text = text.removeprefix(BOM)
+            self._start = False
+        # bytes.splitlines splits at LF, CR and CRLF, and at nothing else.
+        lines = text.splitlines(keepends=True)
+        self._rest = b""
+        if lines and lines[-1][-1:] not in (b"\n", b"\r"):
+            self._rest = lines.pop()
+        elif lines and lines[-1].endswith(b"\r"):
+            self._after_cr = True
+        for line in lines:
+            yield from self._line(line.rstrip(b"\r\n"))
+        if self._size + len(self._rest) > self.limit:
+            raise TooLargeError(f"one event of the stream is larger than {self.limit:,} bytes")
+
+    def flush(self) -> Iterator[bytes]:
+        """Yield the event that the end of the stream left without its blank line."""
+        if self._rest:
+            yield from self._line(self._rest)
+            self._rest = b""
+        yield from self._line(b"")
+
+    def _line(self, line: bytes) -> Iterator[bytes]:
+        if not line:
+            if self._data:
+                yield b"\n".join(self._data)
+            self._data = []
+            self._size = 0
+            return
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._size += len(value) + 1
+            if self._size > self.limit:
+                raise TooLargeError(f"one event of the stream is larger than {self.limit:,} bytes")

@@ -1,0 +1,102 @@
+"""What `%load_ext` adds to a shell; everything heavier is imported when the first cell runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+from IPython.core.completer import CompletionContext, SimpleMatcherResult, context_matcher
+from IPython.core.magic import no_var_expand
+from traitlets.config import Configurable
+
+if TYPE_CHECKING:
+    from .magics import Session
+
+
+class CompletionsMagics(Configurable):
+    """The magics' settings, for `%config CompletionsMagics`, and the magics themselves, still asleep."""
+
+    profile = traitlets.Unicode("", help="the endpoint, by name").tag(config=True)
+    base_url = traitlets.Unicode("", help="the endpoint, by address, up to /v1").tag(config=True)
+    api_key_env = traitlets.Unicode("", help="the environment variable that holds its key").tag(config=True)
+    model = traitlets.Unicode("", help="the model").tag(config=True)
+    parameters = traitlets.Dict(help="sampling parameters of every request, by name").tag(config=True)
+    timeout = traitlets.Float(60.0, help="longest silence, in seconds").tag(config=True)
+    retries = traitlets.Int(2, help="how often to try again before anything has arrived").tag(config=True)
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(parent=shell)
+        self.shell = shell
+        self.typed = ""
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The working part, made at the first use."""
+        if self._session is None:
+            from .magics import Session
+
+            self._session = Session(self, self.shell)
+        return self._session
+
+    def note_cell(self, info: Any) -> None:
+        """Keep the cell as it was typed: IPython strips `>>> ` and `In [1]: ` from what a magic gets."""
+        self.typed = info.raw_cell if isinstance(info.raw_cell, str) else ""
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            self._session.close()
+
+
+def load(shell: Any) -> None:
+    """Register the magics, their settings and Tab completion; a second time does nothing."""
+    if _loaded(shell):
+        return
+    magics = CompletionsMagics(shell)
+
+    @no_var_expand
+    def complete(line: str, cell: str | None = None) -> Any:
+        return magics.session.complete(line, cell)
+
+    @no_var_expand
+    def completions(line: str) -> Any:
+        return magics.session.completions(line)
+
+    @context_matcher(identifier="completions_magic")  # type: ignore[untyped-decorator]  # IPython's is
+    def match_options(context: CompletionContext) -> SimpleMatcherResult:
+        if context.cursor_line != 0 or "complete" not in context.full_text:
+            return {"completions": []}
+        from .tab import match
+
+        return match(context, magics.session)
+
+    # IPython's inspector asks an object's own getdoc first: the table is not built before someone wants it.
+    complete.getdoc = lambda: magics.session.help  # type: ignore[attr-defined]  # functions take attributes
+    completions.getdoc = lambda: magics.session.manual  # type: ignore[attr-defined]  # functions take attributes
+    shell.register_magic_function(complete, "line_cell", "complete")
+    shell.register_magic_function(completions, "line", "completions")
+    shell.configurables.append(magics)
+    shell.events.register("pre_run_cell", magics.note_cell)
+    shell.Completer.custom_matchers.append(match_options)
+
+
+def unload(shell: Any) -> None:
+    """Undo `load`."""
+    magics = _loaded(shell)
+    if magics is None:
+        return
+    magics.close()
+    shell.configurables.remove(magics)
+    shell.events.unregister("pre_run_cell", magics.note_cell)
+    shell.Completer.custom_matchers[:] = [
+        matcher
+        for matcher in shell.Completer.custom_matchers
+        if getattr(matcher, "matcher_identifier", "") != "completions_magic"
+    ]
+    for kind, name in (("line", "complete"), ("cell", "complete"), ("line", "completions")):
+        shell.magics_manager.magics[kind].pop(name, None)
+
+
+def _loaded(shell: Any) -> CompletionsMagics | None:
+    return next((known for known in shell.configurables if isinstance(known, CompletionsMagics)), None)

@@ -1,0 +1,1 @@
+"""The embedded endpoint: a small real language model behind the completions API."""

@@ -1,0 +1,303 @@
+"""The grammar of the line: one table of options, read by the parser, the help, Tab completion and the README."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .binding import FORMS
+from .errors import OptionError, nearest, shorten
+from .schema import KNOBS
+
+ESCAPES = re.compile(r"\\(n|t|r|\\|u[0-9A-Fa-f]{4})")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its flags, the word for its value (none for a switch), its group and what it does."""
+
+    flags: tuple[str, ...]
+    name: str
+    value: str | None
+    group: str
+    help: str
+    repeats: bool = False
+    sets: bool = True
+
+
+def _of_knob(name: str) -> list[Option]:
+    knob = KNOBS[name]
+    long = "--" + name.replace("_", "-")
+    bounds = f" ({knob.range})" if knob.range and "64-bit" not in knob.range else ""
+    help_ = knob.description + bounds
+    if knob.type is bool:
+        return [
+            Option((long,), name, None, "request", help_),
+            Option(("--no-" + name.replace("_", "-"),), name, None, "request", f"do not: {help_}", sets=False),
+        ]
+    if name == "stop":
+        return [Option((long,), name, "S", "request", help_ + r"; \n, \t, \\ and \uXXXX are escapes", repeats=True)]
+    value = {"an integer": "N", "a number": "X", "a JSON object": "JSON"}.get(knob.kind, "TEXT")
+    return [Option(("-n", long) if name == "n" else (long,), name, value, "request", help_)]
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(("-m", "--model"), "model", "NAME", "request", "the model"),
+    *(option for name in KNOBS for option in _of_knob(name)),
+    Option(("-p",), "p", "KEY=VALUE", "request", "any other field of the body, as JSON where it is JSON", repeats=True),
+    Option(("--prompt",), "prompt", "VALUE", "source", "the prompt: a text, a list of texts, or token ids"),
+    Option(("--raw",), "raw", None, "source", "no substitution: {{ name }} is sent as it stands"),
+    Option(("-o", "--out"), "out", "NAME", "binding", "the variable that takes the answer"),
+    Option(("--as",), "form", "FORM", "binding", f"what it takes: {', '.join(FORMS)}"),
+    Option(("--extract",), "extract", "REGEX", "binding", "each named group of the first match becomes a variable"),
+    Option(("-q", "--quiet"), "quiet", None, "binding", "show nothing"),
+    Option(("--profile",), "profile", "NAME", "where", "the endpoint, by name"),
+    Option(("--base-url",), "base_url", "URL", "where", "the endpoint, by address, up to /v1"),
+    Option(("--api-key-env",), "api_key_env", "VAR", "where", "the environment variable that holds its key"),
+    Option(("--timeout",), "timeout", "S", "where", "longest silence, in seconds"),
+    Option(("--retries",), "retries", "K", "where", "how often to try again before anything has arrived"),
+    Option(("--bg",), "background", None, "where", "return at once; the answer is bound when it has ended"),
+    Option(("--dry-run",), "dry_run", None, "where", "show the request, send nothing"),
+    Option(("--no-raise-error",), "raise_error", None, "where", "show an error without failing the cell", sets=False),
+    Option(("-h", "--help"), "help", None, "where", "show this table"),
+)
+
+BY_FLAG: dict[str, Option] = {flag: option for option in OPTIONS for flag in option.flags}
+
+
+@dataclass
+class Options:
+    """A line, read: `parameters` are the sampling parameters, `extra` any other body fields; None is not set."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    prompt: Any = None
+    raw: bool = False
+    out: str | None = None
+    form: str | None = None
+    extract: str | None = None
+    quiet: bool = False
+    profile: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    background: bool = False
+    dry_run: bool = False
+    raise_error: bool = True
+    help: bool = False
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the line without its quotes, whether any part of it was quoted, and where it begins and ends."""
+
+    text: str
+    quoted: bool
+    start: int
+    end: int
+
+
+def next_word(line: str, at: int) -> Word | None:
+    r"""Return the word at or after place `at`, or None at the end; raise OptionError at an open quote.
+
+    Quotes as in a POSIX shell: within single ones everything is itself; within double ones a backslash escapes
+    a double quote or a backslash. Outside quotes it escapes a blank, a quote or a backslash, and is itself
+    before anything else, so that --stop \n means what it looks like.
+    """
+    while at < len(line) and line[at].isspace():
+        at += 1
+    if at == len(line):
+        return None
+    start, quote, quoted, text = at, "", False, []
+    while at < len(line) and (quote or not line[at].isspace()):
+        sign = line[at]
+        following = line[at + 1 : at + 2]
+        if sign == quote:
+            quote = ""
+        elif not quote and sign in "\"'":
+            quote, quoted = sign, True
+        elif sign == "\\" and quote != "'" and following and following in ('"\\' if quote else "\"'\\ "):
+            text.append(following)
+            at += 1
+        else:
+            text.append(sign)
+        at += 1
+    if quote:
+        raise OptionError(f"the quote {quote} that opens at {shorten(line[start:], 30)!r} is not closed")
+    return Word("".join(text), quoted, start, at)
+
+
+def parse(line: str, names: Mapping[str, Any], *, prompt_follows: bool = False) -> tuple[Options, str]:
+    """Read the options of `line`; return them, and the text that begins at the first word that is none.
+
+    `names` resolves a value that is exactly `$name`. Unless `prompt_follows`, a word that is no option is an
+    error. Raises OptionError, which names the flag.
+    """
+    options, given, at = Options(), set[str](), 0
+    read = _flag_word if prompt_follows else next_word
+    while (word := read(line, at)) is not None:
+        if word.text == "--" and not word.quoted and prompt_follows:
+            return options, line[word.end :].removeprefix(" ")
+        option, value, at = _read_option(line, word)
+        if option.name in given and not option.repeats:
+            raise OptionError(f"{option.flags[-1]} is given twice")
+        given.add(option.name)
+        _store(options, option, value, names)
+    return options, line[at:].lstrip() if prompt_follows else ""
+
+
+def _flag_word(line: str, at: int) -> Word | None:
+    rest = line[at:].lstrip()
+    return next_word(line, at) if re.match(r"--?\w|--(?:\s|$)", rest) else None
+
+
+def _read_option(line: str, word: Word) -> tuple[Option, Word | None, int]:
+    """Return the option that `word` names, its value, and where the line goes on."""
+    flag, equals, inline = word.text.partition("=")
+    known = BY_FLAG.get("--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag)
+    if known is None:
+        raise OptionError(_unknown(flag))
+    if known.value is None:
+        if equals:
+            raise OptionError(f"{flag} takes no value")
+        return known, None, word.end
+    if equals:
+        return known, Word(inline, word.quoted, word.start, word.end), word.end
+    value = next_word(line, word.end)
+    if value is None or (not value.quoted and value.text in BY_FLAG):
+        raise OptionError(f"{flag} wants a value: {flag} {known.value}")
+    return known, value, value.end
+
+
+def _unknown(flag: str) -> str:
+    bare = flag.lstrip("-").replace("_", "-")
+    if bare in ("api-key", "key", "token"):
+        return "a key never goes on the line: --api-key-env names the environment variable that holds it"
+    shown = shorten(flag, 24)
+    if not flag.startswith("-"):
+        hint = f" (did you mean --{bare}?)" if "--" + bare in BY_FLAG else ""
+        return f"{shown!r} is no option{hint}: the prompt goes below the line, and a value with blanks in quotes"
+    return f"unknown option {shown}{nearest('--' + bare, BY_FLAG)}"
+
+
+def _store(options: Options, option: Option, word: Word | None, names: Mapping[str, Any]) -> None:
+    flag, name = option.flags[-1], option.name
+    value: Any = option.sets if word is None else _value(word, flag, names)
+    literal = word is not None and isinstance(value, str) and value == word.text
+    if name == "p":
+        _store_field(options, value)
+    elif name in KNOBS:
+        if literal and name in ("stop", "suffix"):
+            value = unescape(value)
+        if name == "stop":
+            known = options.parameters.get("stop", [])
+            added = [value] if isinstance(value, str) else value
+            listed = ([known] if isinstance(known, str) else known) + list(added)
+            value = listed[0] if len(listed) == 1 and isinstance(value, str) else listed
+        options.parameters[name] = _converted(flag, name, value)
+    elif name == "prompt":
+        options.prompt = _prompt(value) if literal else value
+    elif name in ("timeout", "retries"):
+        setattr(options, name, _number(flag, value, whole=name == "retries"))
+    elif name == "form" and value not in FORMS:
+        raise OptionError(f"--as takes {', '.join(FORMS)}, not {shorten(repr(value), 40)}{nearest(str(value), FORMS)}")
+    else:
+        if word is not None and not isinstance(value, str):
+            raise OptionError(f"{flag} takes text, not {type(value).__name__}")
+        setattr(options, name, value)
+
+
+def _value(word: Word, flag: str, names: Mapping[str, Any]) -> Any:
+    """Return the text of `word`, or the object that it names as `$name`."""
+    if word.quoted or not re.fullmatch(r"\$[^\W\d]\w*", word.text):
+        return word.text
+    name = word.text[1:]
+    if name not in names or name.startswith("_"):
+        raise OptionError(f"{flag}: there is no variable {name!r}{nearest(name, names)}")
+    return names[name]
+
+
+def _converted(flag: str, name: str, value: Any) -> Any:
+    try:
+        return KNOBS[name].convert(value)
+    except ValueError as error:
+        raise OptionError(f"{flag} {error}") from None
+
+
+def _store_field(options: Options, value: Any) -> None:
+    key, equals, text = str(value).partition("=")
+    if not equals or not key:
+        raise OptionError(f"-p takes KEY=VALUE, not {shorten(str(value), 40)!r}")
+    if key in ("model", "prompt"):
+        raise OptionError(f"-p {key}: use --{key}")
+    if key in options.extra or key in options.parameters:
+        raise OptionError(f"{key} is given twice")
+    if key in KNOBS:
+        options.parameters[key] = _converted(f"-p {key}", key, text)
+        return
+    try:
+        options.extra[key] = json.loads(text)
+    except ValueError:
+        options.extra[key] = text
+
+
+def _prompt(text: str) -> Any:
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return text
+    return listed if isinstance(listed, list) else text
+
+
+def _number(flag: str, value: Any, *, whole: bool) -> float:
+    try:
+        number = int(value) if whole else float(value)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number < 1e9 or (number == 0 and not whole):
+        raise OptionError(
+            f"{flag} takes {'a whole number' if whole else 'seconds above 0'}, not {shorten(repr(value), 40)}"
+        )
+    return number
+
+
+def unescape(text: str) -> str:
+    r"""Return `text` with \n, \t, \r, \\ and \uXXXX read; any other backslash is itself."""
+    signs = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+    return ESCAPES.sub(lambda match: signs.get(match[1]) or chr(int(match[1][1:], 16)), text)
+
+
+def help_rows() -> list[tuple[str, str, str]]:
+    """Return (group, option, what it does) of every option, an option and its negation on one row."""
+    rows = []
+    for option in OPTIONS:
+        if not option.sets and option.flags[0] != "--no-raise-error":
+            continue
+        flags = "/".join(option.flags)
+        if "--no-" + option.flags[-1][2:] in BY_FLAG:
+            flags += "/--no-" + option.flags[-1][2:]
+        rows.append((option.group, f"{flags} {option.value}" if option.value else flags, option.help))
+    return rows
+
+
+def help_text() -> str:
+    """Return the table of options as plain text."""
+    lines = ["%%complete [options]", "prompt, verbatim; {{ name }} is replaced; {{fill}} marks a hole"]
+    group = ""
+    for row_group, flags, text in help_rows():
+        if row_group != group:
+            group = row_group
+            lines += ["", group]
+        lines.append(f"  {flags:<34} {text}")
+    return "\n".join(lines)
+
+
+def help_markdown() -> str:
+    """Return the table of options as Markdown, for the README."""
+    rows = [f"| {group} | `{flags}` | {text} |" for group, flags, text in help_rows()]
+    return "\n".join(["| group | option | what it does |", "|---|---|---|", *rows])

@@ -1,0 +1,550 @@
+"""The words of the completions API: its sampling parameters, its request and its answer.
+
+The seed's parameters and the rest of the public specification stand in one table, `SamplingParameters`; the
+option parser, its help, Tab completion, the request body and the embedded endpoint's refusals all read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from .errors import ConfigurationError, DecodeError, PromptError, shorten
+from .record import record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Prompt = str | list[str] | list[int] | list[list[int]]
+"""A text, a list of texts, token ids, or a list of token-id lists."""
+
+Stop = str | Annotated[list[str], Meta(min_length=1, max_length=4)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+def _meta(description: str, default: object, **bounds: Any) -> Meta:
+    return Meta(description=description, extra={"default": default}, **bounds)
+
+
+class SamplingParameters(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """The table of sampling parameters: name, type, range, description and the API's default of each.
+
+    A parameter that is not set is not sent, so that the server's default stays the server's.
+    """
+
+    max_tokens: Annotated[int, _meta("most tokens to generate", 16, ge=0)] | UnsetType = UNSET
+    temperature: Annotated[float, _meta("0 always takes the likeliest token, 2 is wild", 1, ge=0, le=2)] | UnsetType = (
+        UNSET
+    )
+    top_p: (
+        Annotated[float, _meta("sample only from the likeliest tokens that hold this much probability", 1, ge=0, le=1)]
+        | UnsetType
+    ) = UNSET
+    n: Annotated[int, _meta("how many completions of each prompt", 1, ge=1, le=128)] | UnsetType = UNSET
+    stop: Annotated[Stop, _meta("end before this text (up to four)", None)] | UnsetType = UNSET
+    suffix: Annotated[str, _meta("the text that follows the completion", None)] | UnsetType = UNSET
+    echo: Annotated[bool, _meta("give the prompt back before the completion", default=False)] | UnsetType = UNSET
+    stream: Annotated[bool, _meta("send the answer as it grows", default=False)] | UnsetType = UNSET
+    seed: (
+        Annotated[int, _meta("the same seed asks for the same sample", None, ge=-(2**63), le=2**63 - 1)] | UnsetType
+    ) = UNSET
+    logprobs: (
+        Annotated[int, _meta("log-probabilities of the chosen token and this many of the likeliest", None, ge=0)]
+        | UnsetType
+    ) = UNSET
+    best_of: (
+        Annotated[int, _meta("generate this many, return the likeliest n; never streamed", 1, ge=0, le=20)] | UnsetType
+    ) = UNSET
+    presence_penalty: (
+        Annotated[float, _meta("above 0: fewer tokens that have occurred already", 0, ge=-2, le=2)] | UnsetType
+    ) = UNSET
+    frequency_penalty: (
+        Annotated[float, _meta("above 0: fewer tokens that have occurred often", 0, ge=-2, le=2)] | UnsetType
+    ) = UNSET
+    logit_bias: (
+        Annotated[dict[str, Bias], _meta('add -100 to 100 to token ids, as JSON: {"50": -100}', None)] | UnsetType
+    ) = UNSET
+    user: Annotated[str, _meta("a name for the end user, for the server's own records", None)] | UnsetType = UNSET
+    stream_options: (
+        Annotated[dict[str, Any], _meta('with stream, as JSON: {"include_usage": true}', None)] | UnsetType
+    ) = UNSET
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was set, by name, in the table's order."""
+        pairs = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return {name: value for name, value in pairs if value is not UNSET}
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One row of the table of sampling parameters, as its readers need it."""
+
+    name: str
+    type: Any
+    description: str
+    default: object
+    low: float | None
+    high: float | None
+
+    @property
+    def range(self) -> str:
+        """The range in words, such as `0 to 2`, `at least 1`, or an empty text."""
+        if self.low is not None and self.high is not None:
+            return "any 64-bit integer" if self.high == 2**63 - 1 else f"{self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}" if self.low is not None else ""
+
+    @property
+    def kind(self) -> str:
+        """What a value is, in a person's words: `an integer`, `a number`, `true or false`, `text`, `JSON`."""
+        names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+        if get_origin(self.type) is dict:
+            return "a JSON object"
+        return names.get(self.type, "text, or a list of one to four texts")
+
+    def convert(self, value: object) -> Any:
+        """Return `value`, or what its text spells, in the parameter's type; raise ValueError in words."""
+        if isinstance(value, str) and (get_origin(self.type) is dict or self.type in (int, float, bool)):
+            value = _from_json(value)
+        if get_origin(self.type) is dict and isinstance(value, Mapping):
+            value = {str(key): entry for key, entry in value.items()}
+        if hasattr(value, "item") and hasattr(value, "dtype"):
+            value = value.item()  # numpy's numbers are not Python's
+        return self.check(value)
+
+    def check(self, value: object) -> Any:
+        """Return `value` where it has the parameter's type and range; raise ValueError in words."""
+        if self.type in (int, float) and isinstance(value, bool):
+            raise ValueError(self._expectation(value))
+        try:
+            checked = msgspec.convert({self.name: value}, SamplingParameters).to_dict()[self.name]
+        except (msgspec.ValidationError, TypeError, OverflowError):
+            raise ValueError(self._expectation(value)) from None
+        return value if isinstance(value, int) else checked  # 1 stays 1: it is sent as it was written
+
+    def _expectation(self, value: object) -> str:
+        wanted = f"{self.kind}, {self.range}" if self.range else self.kind
+        if get_origin(self.type) is dict:
+            wanted += " of token ids to numbers from -100 to 100" if self.name == "logit_bias" else ""
+        return f"takes {wanted}, not {shorten(repr(value), 60)}"
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_table() -> dict[str, Knob]:
+    knobs = {}
+    for name, hint in get_type_hints(SamplingParameters, include_extras=True).items():
+        annotated = next(part for part in get_args(hint) if get_origin(part) is Annotated)
+        base, meta = get_args(annotated)
+        knobs[name] = Knob(name, base, meta.description, meta.extra["default"], meta.ge, meta.le)
+    return knobs
+
+
+KNOBS: dict[str, Knob] = _read_table()
+
+
+def check_prompt(prompt: object) -> Prompt:
+    """Return `prompt` as the API takes it; raise PromptError, which says what it takes, when it is none."""
+    if isinstance(prompt, str):
+        values: object = prompt
+    elif isinstance(prompt, Iterable) and not isinstance(prompt, (bytes, Mapping)):
+        listed = getattr(prompt, "tolist", None)
+        values = listed() if callable(listed) else list(prompt)
+    else:
+        raise PromptError(f"a prompt is text, a list of texts, or token ids, not {type(prompt).__name__}")
+    if values == []:
+        raise PromptError("the prompt is an empty list")
+    shapes: tuple[Any, ...] = (str, list[str], list[int], list[Annotated[list[int], Meta(min_length=1)]])
+    for shape in shapes:
+        try:
+            checked: Prompt = msgspec.convert(values, shape)
+        except msgspec.ValidationError:
+            continue
+        _check_text(checked)
+        return checked
+    raise PromptError("a prompt list holds only texts, only token ids, or only lists of token ids")
+
+
+def _check_text(prompt: Prompt) -> None:
+    for text in [prompt] if isinstance(prompt, str) else prompt:
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise PromptError(
+                    f"the prompt holds half a surrogate pair at character {error.start}: it is not valid text"
+                ) from None
+
+
+class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
+    """What is sent to `POST /v1/completions`: the prompt, the model, what was set, and any other body field."""
+
+    prompt: Prompt
+    model: str | None = None
+    parameters: SamplingParameters = SamplingParameters()
+    extra: dict[str, Any] = {}
+
+    @classmethod
+    def build(cls, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
+        """Check everything that can be checked before sending.
+
+        A parameter of None counts as not set; one that the table does not know is passed on as it is.
+        Raises PromptError, or ConfigurationError naming the parameter and its range.
+        """
+        known: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, value in parameters.items():
+            if value is None or value is UNSET:
+                continue
+            if name not in KNOBS:
+                extra[name] = value
+                continue
+            try:
+                known[name] = KNOBS[name].convert(value)
+            except ValueError as error:
+                raise ConfigurationError(f"{name} {error}") from None
+        return cls(prompt=check_prompt(prompt), model=model, parameters=SamplingParameters(**known), extra=extra)
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body: model, prompt, then only what was set."""
+        named = {} if self.model is None else {"model": self.model}
+        return {**named, "prompt": self.prompt, **self.parameters.to_dict(), **self.extra}
+
+    def encode(self) -> bytes:
+        """Return the body as UTF-8 JSON."""
+        try:
+            return msgspec.json.encode(self.body())
+        except (TypeError, UnicodeEncodeError) as error:
+            raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
+
+    @property
+    def choices(self) -> int:
+        """How many choices the server was asked for: prompts times n."""
+        many = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
+        prompts = len(self.prompt) if many else 1
+        return prompts * (1 if self.parameters.n is UNSET else self.parameters.n)
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """How many tokens were read and generated, as the server counts them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    extra: dict[str, Any] = {}
+
+
+class Logprobs(msgspec.Struct):
+    """Four lists of one length: tokens, their log-probabilities, the alternatives, and where each begins.
+
+    Natural logarithms; `text_offset` counts characters, from the start of the prompt when it is echoed. The
+    first log-probability of an echoed prompt is None.
+    """
+
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] = []
+    text_offset: list[int] = []
+    extra: dict[str, Any] = {}
+
+    def __add__(self, other: Logprobs) -> Logprobs:
+        return Logprobs(
+            self.tokens + other.tokens,
+            self.token_logprobs + other.token_logprobs,
+            self.top_logprobs + other.top_logprobs,
+            self.text_offset + other.text_offset,
+            {**self.extra, **other.extra},
+        )
+
+
+class Choice(msgspec.Struct):
+    """One completion of one prompt; `finish_reason` is None until the server has stated it."""
+
+    text: str = ""
+    index: int = 0
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    extra: dict[str, Any] = {}
+
+
+UNFINISHED = (None, "", "interrupted", "stopped", "error")
+
+
+class Completion(msgspec.Struct):
+    """An answer of `POST /v1/completions`, whole or a chunk of one; the sum of the chunks is the answer.
+
+    Fields that the API does not name are kept in `extra`. `request` is what was asked, where that is known;
+    it does not count in comparisons.
+    """
+
+    id: str = ""
+    object: str = "text_completion"
+    created: int = 0
+    model: str = ""
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    system_fingerprint: str | None = None
+    extra: dict[str, Any] = {}
+    request: CompletionRequest | None = None
+
+    @classmethod
+    def sum(cls, chunks: Iterable[Completion]) -> Completion:
+        """Return all `chunks` as one completion, in time proportional to their text."""
+        growing = Growing()
+        for chunk in chunks:
+            growing.add(chunk)
+        return growing.completion()
+
+    @classmethod
+    def from_dict(cls, answer: Mapping[str, Any]) -> Completion:
+        """Return the completion that a decoded JSON object describes; raise DecodeError where it is none.
+
+        Missing and null fields are taken as unknown, since real servers leave out all of them at times.
+        """
+        rest = dict(answer)
+        choices = rest.pop("choices", None) or []
+        if not isinstance(choices, list) or not all(isinstance(choice, Mapping) for choice in choices):
+            raise DecodeError("the answer's choices are not a list of objects")
+        created = rest.pop("created", None)
+        return cls(
+            id=_text(rest.pop("id", None)),
+            object=_text(rest.pop("object", None)) or "text_completion",
+            created=int(created) if isinstance(created, (int, float)) else 0,
+            model=_text(rest.pop("model", None)),
+            choices=[_choice(choice) for choice in choices],
+            usage=_usage(rest.pop("usage", None)),
+            system_fingerprint=_text(rest.pop("system_fingerprint", None)) or None,
+            extra=rest,
+        )
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return self.choices[0].text if self.choices else ""
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of every choice, by index."""
+        return [choice.text for choice in self.choices]
+
+    @property
+    def finished(self) -> bool:
+        """True only when every choice ended in a way that the server stated."""
+        return bool(self.choices) and all(choice.finish_reason not in UNFINISHED for choice in self.choices)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as the API writes it, unknown fields included."""
+        answer: dict[str, Any] = {"id": self.id, "object": self.object, "created": self.created, "model": self.model}
+        answer["choices"] = [_choice_dict(choice) for choice in self.choices]
+        if self.system_fingerprint is not None:
+            answer["system_fingerprint"] = self.system_fingerprint
+        if self.usage is not None:
+            answer["usage"] = _flat(self.usage)
+        return {**answer, **self.extra}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a DataFrame with one row a choice: index, text, finish_reason, tokens, logprob.
+
+        `tokens` counts the tokens with log-probabilities and `logprob` is their sum; both are missing where
+        none were asked for. Needs pandas: raises ConfigurationError with the install command without it.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
+        return pd.DataFrame([_row(choice) for choice in self.choices], columns=list(_row(Choice()))).set_index("index")
+
+    def __add__(self, other: Completion) -> Completion:
+        return Completion.sum((self, other))
+
+    def __eq__(self, other: Any) -> bool:  # noqa: PYI032  # `object` is a field here
+        return isinstance(other, Completion) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, like every struct with lists
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        parts = [shorten(repr(self.text), 72)]
+        if len(self.choices) > 1:
+            parts.append(f"choices={len(self.choices)}")
+        if self.choices:
+            parts.append(f"finish_reason={self.choices[0].finish_reason!r}")
+        return f"Completion({', '.join(parts)})"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return record(self)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, Mapping):
+        return None
+    counts = {name: value.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    known = {name: count if isinstance(count, int) else 0 for name, count in counts.items()}
+    return Usage(**known, extra={name: field for name, field in value.items() if name not in counts})
+
+
+def _choice(value: Mapping[str, Any]) -> Choice:
+    rest = dict(value)
+    index = rest.pop("index", None)
+    return Choice(
+        text=_text(rest.pop("text", None)),
+        index=index if isinstance(index, int) else 0,
+        finish_reason=_text(rest.pop("finish_reason", None)) or None,
+        logprobs=_logprobs(rest.pop("logprobs", None)),
+        extra=rest,
+    )
+
+
+def _logprobs(value: object) -> Logprobs | None:
+    if not isinstance(value, Mapping):
+        return None
+    rest = dict(value)
+    lists: dict[str, Any] = {}
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        entries = rest.pop(name, None)
+        lists[name] = list(entries) if isinstance(entries, list) else []
+    return Logprobs(**lists, extra=rest)
+
+
+def _flat(part: Usage | Logprobs) -> dict[str, Any]:
+    named = {name: getattr(part, name) for name in part.__struct_fields__ if name != "extra"}
+    return {**named, **part.extra}
+
+
+def _choice_dict(choice: Choice) -> dict[str, Any]:
+    return {
+        "text": choice.text,
+        "index": choice.index,
+        "logprobs": None if choice.logprobs is None else _flat(choice.logprobs),
+        "finish_reason": choice.finish_reason,
+        **choice.extra,
+    }
+
+
+def _row(choice: Choice) -> dict[str, Any]:
+    scores = choice.logprobs.token_logprobs if choice.logprobs else []
+    known = [score for score in scores if score is not None]
+    return {
+        "index": choice.index,
+        "text": choice.text,
+        "finish_reason": choice.finish_reason,
+        "tokens": len(scores) if choice.logprobs else None,
+        "logprob": sum(known) if choice.logprobs else None,
+    }
+
+
+class Growing:
+    """A completion that chunks are added to, each in time proportional to itself.
+
+    Chunks of different choices may come in any order; those of one choice in the order of their text.
+    """
+
+    def __init__(self) -> None:
+        self._whole = Completion(choices=[], extra={})
+        self._pieces: dict[int, list[str]] = {}
+        self._choices: dict[int, Choice] = {}
+        self._started = False
+
+    def add(self, chunk: Completion) -> None:
+        """Add one chunk: texts and logprobs are joined by index, of everything else the last known counts."""
+        self._started = True
+        whole = self._whole
+        whole.id = whole.id or chunk.id
+        whole.model = whole.model or chunk.model
+        whole.created = whole.created or chunk.created
+        whole.system_fingerprint = chunk.system_fingerprint or whole.system_fingerprint
+        whole.request = chunk.request or whole.request
+        if chunk.usage is not None and (whole.usage is None or chunk.usage.total_tokens):
+            whole.usage = chunk.usage
+        if chunk.extra:
+            whole.extra = {**whole.extra, **chunk.extra}
+        for choice in chunk.choices:
+            self._add_choice(choice)
+
+    def _add_choice(self, choice: Choice) -> None:
+        known = self._choices.get(choice.index)
+        if known is None:
+            logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
+            self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
+            self._pieces[choice.index] = [choice.text]
+            return
+        self._pieces[choice.index].append(choice.text)
+        known.finish_reason = choice.finish_reason or known.finish_reason
+        known.extra = {**known.extra, **choice.extra} if choice.extra else known.extra
+        if choice.logprobs is None:
+            return
+        if known.logprobs is None:
+            known.logprobs = Logprobs() + choice.logprobs
+            return
+        for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            getattr(known.logprobs, name).extend(getattr(choice.logprobs, name))
+
+    def completion(self, *, ended: str | None = None) -> Completion:
+        """Return what has been added so far; `ended` is the finish_reason of choices that have none yet."""
+        choices = []
+        for index in sorted(self._choices):
+            known = self._choices[index]
+            logprobs = None if known.logprobs is None else Logprobs() + known.logprobs
+            reason = known.finish_reason or ended
+            choices.append(Choice("".join(self._pieces[index]), index, reason, logprobs, known.extra))
+        return msgspec.structs.replace(self._whole, choices=choices)
+
+    def __bool__(self) -> bool:
+        return any(text for pieces in self._pieces.values() for text in pieces)
+
+    @property
+    def started(self) -> bool:
+        """True once a chunk was added."""
+        return self._started
+
+    @property
+    def has_choices(self) -> bool:
+        """True once a chunk held a choice."""
+        return bool(self._choices)
+
+    def finished(self) -> bool:
+        """Say whether every choice seen so far has a finish_reason."""
+        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+
+
+class Model(msgspec.Struct):
+    """A model that an endpoint offers."""
+
+    id: str
+    owned_by: str = ""
+    created: int = 0
+    extra: dict[str, Any] = {}
+
+
+def read_models(answer: object) -> list[Model]:
+    """Return the models that the decoded answer of `GET /v1/models` lists; raise DecodeError if it lists none."""
+    listed: object = answer.get("data", answer.get("models")) if isinstance(answer, Mapping) else answer
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise DecodeError("the answer is not a list of models")
+    return list(_models(listed))
+
+
+def _models(listed: Sequence[Any]) -> Iterator[Model]:
+    for entry in listed:
+        if isinstance(entry, str):
+            yield Model(entry)
+        elif isinstance(entry, Mapping) and ("id" in entry or "name" in entry):
+            rest = dict(entry)
+            name = _text(rest.pop("id", None)) or _text(rest.get("name"))
+            created = rest.pop("created", None)
+            yield Model(name, _text(rest.pop("owned_by", None)), created if isinstance(created, int) else 0, rest)

@@ -1,0 +1,169 @@
+"""Real servers on loopback for the tests: a scripted one, and the embedded endpoint."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from completions_magic import Client
+from completions_magic.client import no_waits
+
+
+@dataclass
+class Heard:
+    """One request as the server heard it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class ScriptedServer:
+    """A socket server that answers each request with the next script; the last one again and again.
+
+    A script is bytes to send, or a function that gets the open socket and writes to it. `heard` are the
+    requests; `gone` is set when a client has hung up on a script that called `wait_until_gone`.
+    """
+
+    scripts: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.origin}/v1"
+        self._open = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def client(self, **settings) -> Client:
+        """Return a client of this server."""
+        return Client(base_url=self.base_url, **{"model": "m", "timeout": 5.0, **settings})
+
+    def wait_until_gone(self, connection: socket.socket):
+        """Read until the client closes the connection, then set `gone`."""
+        try:
+            while connection.recv(65536):
+                pass
+        except OSError:
+            pass
+        self.gone.set()
+
+    def close(self):
+        """Stop listening and hang up."""
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket):
+        try:
+            with connection:
+                while (heard := self._read(connection)) is not None:
+                    self.heard.append(heard)
+                    script = self.scripts[min(len(self.heard), len(self.scripts)) - 1]
+                    if callable(script):
+                        script(connection)
+                        return
+                    connection.sendall(script)
+        except OSError:
+            pass
+
+    def _read(self, connection: socket.socket) -> Heard | None:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            piece = connection.recv(65536)
+            if not piece:
+                return None
+            received += piece
+        head, _, body = received.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        while len(body) < int(headers.get("content-length", 0)):
+            body += connection.recv(65536)
+        method, path, _ = first.split(" ")
+        return Heard(method, path, headers, body)
+
+
+def answer(body: bytes | dict, *, status: str = "200 OK", kind: str = "application/json", headers: str = "") -> bytes:
+    """Return a whole HTTP answer with a length."""
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+def stream_head(kind: str = "text/event-stream") -> bytes:
+    """Return the head of a chunked stream."""
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+
+
+def piece(content: bytes) -> bytes:
+    """Return one HTTP chunk."""
+    return f"{len(content):x}\r\n".encode() + content + b"\r\n"
+
+
+END = b"0\r\n\r\n"
+
+
+def event(text: str = "", *, index: int = 0, reason: str | None = None, **more) -> bytes:
+    """Return one event of a completion stream."""
+    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": reason}
+    chunk = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice], **more}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def stream(events: Iterable[bytes]) -> bytes:
+    """Return a whole chunked stream, one HTTP chunk an event."""
+    return stream_head() + b"".join(piece(one) for one in events) + END
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """A scripted server on loopback."""
+    scripted = ScriptedServer()
+    yield scripted
+    scripted.close()
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    """No setting of the person who runs the tests leaks in, and retries do not wait."""
+    for name in (
+        "OPENAI_BASE_URL",
+        "OPENAI_API_KEY",
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.chdir(tmp_path)
+    with no_waits():
+        yield
