@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import signal
 import socket
 import threading
 import time
@@ -179,6 +180,8 @@ class Stream:
         self.growing = Growing()
         self._stopped = threading.Event()
         self._socket: socket.socket | None = None
+        self._reader: int | None = None
+        self._lock = threading.Lock()
         self._chunks = self._run()
 
     @property
@@ -195,7 +198,13 @@ class Stream:
         return self
 
     def __next__(self) -> Completion:
-        return next(self._chunks)
+        with self._lock:
+            self._reader = threading.get_ident()
+        try:
+            return next(self._chunks)
+        finally:
+            with self._lock:
+                self._reader = None
 
     def close(self) -> None:
         """Close the connection; nothing more comes."""
@@ -204,10 +213,15 @@ class Stream:
     def stop(self) -> None:
         """End the answer from any thread, within a moment and without an error."""
         self._stopped.set()
-        if self._socket is not None:
-            # A reader that waits in recv wakes up with the end of the stream.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            reader = self._reader
+            if self._socket is not None:
+                # A reader that waits in recv wakes up with the end of the stream.
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            elif reader is not None and reader == threading.main_thread().ident and hasattr(signal, "pthread_kill"):
+                # It waits for a connection, or on one whose socket httpcore does not show before the headers.
+                signal.pthread_kill(reader, signal.SIGINT)
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +244,7 @@ class Stream:
                 error.partial = self.growing.completion(ended="error")
             raise
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted = not self.stopped
         if interrupted:
             # Outside the handler, so that no frame of the transport, which knows the headers, hangs on to it.
             raise Interrupted(self.growing.completion(ended="interrupted") if self.growing else None)
@@ -240,6 +254,8 @@ class Stream:
         body = self.request.encode()
         client.endpoint.check(body)
         for retry in range(1, client.retries + 2):
+            if self._stopped.is_set():
+                return
             try:
                 yield from self._attempt(body)
             except CompletionsError as error:
@@ -252,8 +268,6 @@ class Stream:
             else:
                 return
             self._pause(wait)
-            if self._stopped.is_set():
-                return
 
     def _pause(self, wait: Wait) -> None:
         log.info("%s: %s", self._client.name, wait)

@@ -21,6 +21,7 @@ class CompletionsMagics(Configurable):
     api_key_env = traitlets.Unicode("", help="the environment variable that holds its key").tag(config=True)
     model = traitlets.Unicode("", help="the model").tag(config=True)
     parameters = traitlets.Dict(help="sampling parameters of every request, by name").tag(config=True)
+    view = traitlets.Unicode("auto", help="what shows while it comes: auto, widget, text, none").tag(config=True)
     timeout = traitlets.Float(60.0, help="longest silence, in seconds").tag(config=True)
     retries = traitlets.Int(2, help="how often to try again before anything has arrived").tag(config=True)
 

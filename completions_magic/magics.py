@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -19,9 +20,9 @@ from .inert import one_line
 from .options import Options, help_text, parse
 from .profiles import Profile, choose_profile, find_profile, known_profiles, trust
 from .prompt import render
-from .record import record
+from .record import provenance, record
 from .schema import Completion, CompletionRequest
-from .views import View, choose_view
+from .views import VIEWS, View, choose_view
 
 if TYPE_CHECKING:
     from .extension import CompletionsMagics
@@ -75,9 +76,17 @@ class Session:
         self.shell = shell
         self.last: Completion | None = None
         self._clients: dict[Any, Client] = {}
+        self._views: list[View] = []
+        shell.events.register("post_run_cell", self.dispose_views)
+
+    def dispose_views(self, _result: object = None) -> None:
+        """Close the live areas of a cell that has ended; by now the record has taken their place."""
+        while self._views:
+            self._views.pop().dispose()
 
     def close(self) -> None:
         """Close all connections."""
+        self.shell.events.unregister("post_run_cell", self.dispose_views)
         for client in self._clients.values():
             client.close()
         self._clients.clear()
@@ -97,7 +106,7 @@ class Session:
         if options.background:
             return Background(self, task)
         try:
-            return self._run(task, choose_view(self.shell, quiet=options.quiet, whole_cell=whole_cell))
+            return self._run(task, whole_cell=whole_cell)
         except CompletionsError as error:
             if options.raise_error:
                 raise
@@ -148,9 +157,11 @@ class Session:
 
     def _profile(self, options: Options) -> Profile:
         name, base_url = options.profile or self._settings.profile or None, options.base_url
-        key = options.api_key_env or self._settings.api_key_env or None
+        key = options.api_key_env
         if options.profile is None and base_url is None:
+            # A setting's key belongs to the setting's address, not to one on the line.
             base_url = self._settings.base_url or None
+            key = key or self._settings.api_key_env or None
         return choose_profile(
             name, base_url=base_url, api_key_env=key, model=options.model or self._settings.model or None
         )
@@ -162,9 +173,10 @@ class Session:
         client = Client(profile, timeout=timeout, retries=retries)
         return self._clients.setdefault(client.identity, client)
 
-    def _run(self, task: Task, view: View) -> Any:
-        """Stream the answer into `view`, bind it, and return the cell's result."""
+    def _run(self, task: Task, *, whole_cell: bool) -> Any:
+        """Stream the answer into a view, bind it, and return the cell's result."""
         stream = task.client.send(task.request)
+        view = self._view(task, stream, whole_cell=whole_cell)
         task.client.on_wait = lambda wait: view.say(str(wait))
         try:
             with view:
@@ -173,34 +185,56 @@ class Session:
                         view.add(chunk)
                 finally:
                     stream.close()
-                self.last = completion = stream.partial
-                view.end(completion)
-        except (CompletionsError, KeyboardInterrupt) as error:
-            raise self._kept(task, stream, view, error) from error.__cause__
+        except KeyboardInterrupt:
+            # Outside the handler below, so that the frames of the transport, which knows the key, are let go.
+            failure: BaseException | None = None if stream.stopped else Interrupted()
+        except CompletionsError as error:
+            failure = error
+        else:
+            failure = None
+        if failure is not None:
+            raise self._kept(task, stream, view, failure)
+        self.last = completion = stream.growing.completion(ended="stopped" if stream.stopped else None)
+        view.end(completion)
         return self._result(task, completion, view)
+
+    def _view(self, task: Task, stream: Stream, *, whole_cell: bool) -> View:
+        if task.options.quiet:
+            return View()
+        kind = task.options.view or os.environ.get("COMPLETIONS_VIEW") or self._settings.view
+        if kind not in VIEWS:
+            raise OptionError(f"a view is {', '.join(VIEWS)}, not {kind[:40]!r}{nearest(kind, VIEWS)}")
+        view = choose_view(self.shell, task.request, stream.stop, kind=kind, whole_cell=whole_cell)
+        self._views.append(view)
+        return view
 
     def _kept(self, task: Task, stream: Stream, view: View, error: BaseException) -> BaseException:
         """Bind and show what had arrived; return the error to raise."""
-        interrupted = isinstance(error, KeyboardInterrupt)
+        interrupted = isinstance(error, Interrupted)
         partial = stream.growing.completion(ended="interrupted" if interrupted else "error")
         task.keep(partial)
         if partial.text:
             self.last = partial
             self._remember(partial)
-            if not view.shows_result and not task.options.quiet:
-                self._show(partial)
-            elif view.shows_result:
+            if view.shows_result:
                 view.end(partial)
-        return Interrupted(partial) if interrupted else error
+            elif not task.options.quiet:
+                self._show(partial)
+        if isinstance(error, Interrupted):
+            error.partial = partial
+        return error
 
     def _result(self, task: Task, completion: Completion, view: View) -> Any:
         try:
             value = task.bind(completion)
         except ConversionError:
-            self._remember(completion)
-            if not view.shows_result and not task.options.quiet:
-                self._show(completion)
-            raise
+            if completion.choices and completion.choices[0].finish_reason == "stopped":
+                value = completion  # half a JSON object is what a person gets who stops it
+            else:
+                self._remember(completion)
+                if not view.shows_result and not task.options.quiet:
+                    self._show(completion)
+                raise
         if task.returns:
             return value
         if view.shows_result or task.options.quiet:
@@ -213,7 +247,7 @@ class Session:
         self.shell.displayhook.update_user_ns(completion)
 
     def _show(self, completion: Completion) -> None:
-        display(record(completion), raw=True)
+        display(record(completion), metadata=provenance(completion), raw=True)
 
     def completions(self, line: str) -> Any:
         """Run `%completions`."""

@@ -54,6 +54,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--as",), "form", "FORM", "binding", f"what it takes: {', '.join(FORMS)}"),
     Option(("--extract",), "extract", "REGEX", "binding", "each named group of the first match becomes a variable"),
     Option(("-q", "--quiet"), "quiet", None, "binding", "show nothing"),
+    Option(("--view",), "view", "KIND", "binding", "how it shows while it comes: auto, widget, text, none"),
     Option(("--profile",), "profile", "NAME", "where", "the endpoint, by name"),
     Option(("--base-url",), "base_url", "URL", "where", "the endpoint, by address, up to /v1"),
     Option(("--api-key-env",), "api_key_env", "VAR", "where", "the environment variable that holds its key"),
@@ -81,6 +82,7 @@ class Options:
     form: str | None = None
     extract: str | None = None
     quiet: bool = False
+    view: str | None = None
     profile: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from html import escape
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any
 
+from .heatmap import preformatted, tinted, total
 from .inert import inert, one_line
 
 if TYPE_CHECKING:
     from .schema import Choice, Completion
 
 REASONS = {
-    "stop": "ended by itself or at a stop sequence",
+    "stop": "complete",
     "length": "reached max_tokens",
     "content_filter": "cut by the server's content filter",
     "interrupted": "interrupted: incomplete",
@@ -20,8 +21,9 @@ REASONS = {
 }
 
 # In a <div> JupyterLab typesets "$5 and $6" as mathematics; a <pre> it leaves alone.
-PRE = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:0;padding:0"
-FOOT = "opacity:.65;font-size:.85em;margin:.4em 0 0"
+PRE = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:0;padding:0;background:none"
+ASIDE = "vertical-align:top;text-align:left;opacity:.7"
+FOOT = "opacity:.7;font-size:.85em;margin:.4em 0 0"
 
 
 def record(completion: Completion) -> dict[str, str]:
@@ -29,33 +31,63 @@ def record(completion: Completion) -> dict[str, str]:
     return {"text/plain": plain(completion), "text/html": html(completion)}
 
 
+def provenance(completion: Completion) -> dict[str, Any]:
+    """Return what an output's metadata keeps: the request's hash and parameters, the model, its fingerprint."""
+    kept: dict[str, Any] = {"model": completion.model, "system_fingerprint": completion.system_fingerprint}
+    if completion.request is not None:
+        kept["request_sha256"] = hashlib.sha256(completion.request.encode()).hexdigest()
+        kept["parameters"] = {**completion.request.parameters.to_dict(), **completion.request.extra}
+    return {"completions_magic": kept}
+
+
 def plain(completion: Completion) -> str:
     """Return the text of every choice and a footer, as plain text."""
-    many = len(completion.choices) > 1
-    parts = [
-        (f"[{number}/{len(completion.choices)}] " if many else "") + inert(choice.text) + _aside(choice, many=many)
-        for number, choice in enumerate(completion.choices, 1)
-    ]
+    count = len(completion.choices)
+    parts = [inert(choice.text) for choice in completion.choices]
+    if count > 1:
+        parts = [
+            f"[{label}] {text}  <{reason(choice)}>"
+            for label, text, choice in zip(labels(completion), parts, completion.choices, strict=True)
+        ]
     return "\n".join([*parts, f"({footer(completion)})"])
 
 
 def html(completion: Completion) -> str:
     """Return the text of every choice and a footer, as HTML that survives sanitising."""
-    many = len(completion.choices) > 1
-    rows = [f'<pre style="{PRE}">{escape(inert(choice.text))}</pre>' for choice in completion.choices]
-    if many:
+    texts = [f'<pre style="{PRE}">{_body(completion, choice)}</pre>' for choice in completion.choices]
+    if len(texts) > 1:
         rows = [
-            f'<tr><td style="vertical-align:top;opacity:.65">{number}</td>'
-            f'<td style="text-align:left">{row}</td>'
-            f'<td style="vertical-align:top;text-align:left;opacity:.65">{escape(reason(choice))}</td></tr>'
-            for number, (choice, row) in enumerate(zip(completion.choices, rows, strict=True), 1)
+            f'<tr><td style="{ASIDE}">{label}</td><td style="text-align:left">{text}</td>'
+            f'<td style="{ASIDE}">{preformatted(reason(choice))}</td></tr>'
+            for label, text, choice in zip(labels(completion), texts, completion.choices, strict=True)
         ]
-    body = f"<table>{''.join(rows)}</table>" if many else "".join(rows)
-    return f'{body}<p style="{FOOT}">{escape(footer(completion))}</p>'
+        texts = [f"<table>{''.join(rows)}</table>"]
+    return f'{"".join(texts)}<p style="{FOOT}">{preformatted(footer(completion))}</p>'
 
 
-def _aside(choice: Choice, *, many: bool) -> str:
-    return f"  <{reason(choice)}>" if many else ""
+def labels(completion: Completion) -> list[str]:
+    """Return what the choices are called: numbers, or prompt and number where there were several prompts."""
+    request, count = completion.request, len(completion.choices)
+    prompts = 1 if request is None or len(completion.choices) != request.choices else request.prompts
+    each = count // prompts
+    if prompts == 1:
+        return [f"{number + 1}/{count}" for number in range(count)]
+    return [
+        f"prompt {number // each + 1}" + (f" · {number % each + 1}/{each}" if each > 1 else "")
+        for number in range(count)
+    ]
+
+
+def _body(completion: Completion, choice: Choice) -> str:
+    shown = tinted(choice)
+    if shown is not None:
+        return shown
+    prompt = completion.request.prompt if completion.request is not None else None
+    echoed = completion.request is not None and completion.request.parameters.to_dict().get("echo") is True
+    if echoed and isinstance(prompt, str) and prompt and choice.text.startswith(prompt):
+        said = f'<span style="opacity:.55">{preformatted(prompt, first=True)}</span>'
+        return said + preformatted(choice.text[len(prompt) :])
+    return preformatted(choice.text, first=True)
 
 
 def reason(choice: Choice) -> str:
@@ -68,12 +100,23 @@ def footer(completion: Completion) -> str:
     parts = [one_line(completion.model, 60) or "model not named"]
     if completion.usage is not None:
         parts.append(_count(completion.usage.completion_tokens, "token"))
-    reasons = list(dict.fromkeys(reason(choice) for choice in completion.choices))
-    parts.append("; ".join(reasons) if reasons else "nothing arrived")
+    if len(completion.choices) < 2:
+        parts.append(reason(completion.choices[0]) if completion.choices else "nothing arrived")
+        parts += _scores(completion)
     asked = completion.request.choices if completion.request is not None else len(completion.choices)
     if len(completion.choices) != asked and completion.finished:
         parts.append(f"asked for {_count(asked, 'choice')}, got {len(completion.choices)}")
     return " · ".join(parts)
+
+
+def _scores(completion: Completion) -> list[str]:
+    scored = total(completion.choices[0]) if completion.choices else None
+    if scored is None:
+        return []
+    # vLLM's word for it, and the embedded endpoint's: the model's own, before temperature and the rest.
+    known = completion.extra.get("logprobs_mode") == "raw_logprobs"
+    when = ", before temperature" if known else ""
+    return [f"log-probability {scored[0]:.2f}{when}", f"perplexity {scored[1]:.2f}"]
 
 
 def _count(number: int, noun: str) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .errors import ConfigurationError, DecodeError, PromptError, shorten
-from .record import record
+from .record import provenance, record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,11 +227,15 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
             raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
 
     @property
+    def prompts(self) -> int:
+        """How many prompts there are: a list of token ids is one."""
+        many = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
+        return len(self.prompt) if many else 1
+
+    @property
     def choices(self) -> int:
         """How many choices the server was asked for: prompts times n."""
-        many = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
-        prompts = len(self.prompt) if many else 1
-        return prompts * (1 if self.parameters.n is UNSET else self.parameters.n)
+        return self.prompts * (1 if self.parameters.n is UNSET else self.parameters.n)
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
@@ -382,8 +386,8 @@ class Completion(msgspec.Struct):
             parts.append(f"finish_reason={self.choices[0].finish_reason!r}")
         return f"Completion({', '.join(parts)})"
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return record(self)
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        return record(self), provenance(self)
 
 
 def _text(value: object) -> str:

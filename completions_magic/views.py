@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from IPython.display import clear_output, display
+from msgspec import UNSET
+
 from .inert import inert, one_line
-from .record import footer
+from .record import footer, labels, reason
+from .schema import KNOBS, Choice, Completion, CompletionRequest
 
 if TYPE_CHECKING:
     from .area import Area
-    from .schema import Completion
 
 FLUSH_SECONDS = 0.04
 """The kernel's server drops messages beyond 1,000 a second, so the area is set by time and never by token."""
-COMMIT_CHARACTERS = 2048
+PAGE_CHARACTERS = 512
+"""A full page is sent once, the tail 25 times a second: this keeps both small at any length."""
+VIEWS = ("auto", "widget", "text", "none")
+MOST_PANES = 1024
+RATE_SECONDS = 0.5
+"""How long tokens must have come before their rate says anything."""
 
 
 class View:
@@ -39,6 +49,9 @@ class View:
 
     def end(self, completion: Completion) -> None:
         """Show how it ended."""
+
+    def dispose(self) -> None:
+        """Let go of what was only needed while the answer came."""
 
 
 class TerminalView(View):
@@ -74,25 +87,29 @@ class TerminalView(View):
 class NotebookView(View):
     """Streams into a live area that is gone when the cell has ended; the record takes its place.
 
-    The text travels in traits, committed text and tail, set together: messages would be lost before the
-    area has loaded, after a reload and in a second view.
+    Text travels as state and not as messages, which would be lost before the area has loaded, after a reload
+    and in a second view: a page that is full is sent once, the tail again and again.
     """
 
-    def __init__(self, *, clears: bool = True) -> None:
-        self._clears = clears
+    def __init__(self, request: CompletionRequest, on_stop: Callable[[], None]) -> None:
+        blank = [Choice(index=index) for index in range(min(request.choices, MOST_PANES))]
+        self._labels = labels(Completion(choices=blank, request=request))
+        self._on_stop = on_stop
+        most = KNOBS["max_tokens"].default if request.parameters.max_tokens is UNSET else request.parameters.max_tokens
+        self._meters = Meters(int(str(most)) * request.choices)
         self._area: Area | None = None
         self._new: defaultdict[int, list[str]] = defaultdict(list)
-        self._status = "waiting for the first token …"
+        self._reasons: dict[int, str] = {}
+        self._pages: defaultdict[int, Pages] = defaultdict(Pages)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="completions-area", daemon=True)
 
     def __enter__(self) -> Self:
-        from IPython.display import display
-
         from .area import Area
 
-        self._area = Area(status=self._status)
+        self._area = Area(self._labels, self._on_stop)
+        self._area.put(meters=self._meters.state())
         # The widget alone: a text beside it would stay in the saved file.
         reference = {"version_major": 2, "version_minor": 0, "model_id": self._area.model_id}
         display({"application/vnd.jupyter.widget-view+json": reference}, raw=True)
@@ -100,59 +117,130 @@ class NotebookView(View):
         return self
 
     def __exit__(self, *_: object) -> None:
-        from IPython.display import clear_output
-
         self._ended.set()
         self._ticker.join()
+        self._meters.end()
         self._flush()
-        if self._clears:
-            clear_output(wait=True)
+        clear_output(wait=True)
+
+    def dispose(self) -> None:
+        """Close the area, after the record has taken its place."""
         if self._area is not None:
             self._area.close()
 
     def add(self, chunk: Completion) -> None:
         """Keep the new text for the next flush."""
         with self._lock:
-            self._status = ""
+            self._meters.add(chunk)
             for choice in chunk.choices:
-                if 0 <= choice.index < 1024:
-                    self._new[choice.index].append(inert(choice.text))
+                if 0 <= choice.index < MOST_PANES:
+                    self._new[choice.index].append(choice.text)
+                    if choice.finish_reason:
+                        self._reasons[choice.index] = reason(choice)
 
     def say(self, line: str) -> None:
         """Show one line below the text."""
         with self._lock:
-            self._status = one_line(line)
+            self._meters.line = one_line(line)
+            self._meters.changed = True
 
     def _tick(self) -> None:
         while not self._ended.wait(FLUSH_SECONDS):
             self._flush()
 
     def _flush(self) -> None:
-        area = self._area
         with self._lock:
-            new, self._new, status = self._new, defaultdict(list), self._status
-        if area is None or (not new and status == area.status):
+            new, self._new = self._new, defaultdict(list)
+            meters, changed = self._meters.state(), self._meters.changed
+            self._meters.changed = False
+            reasons = dict(self._reasons)
+        if self._area is None or not (new or changed):
             return
-        count = max([len(area.texts), *(index + 1 for index in new)])
-        texts = [*area.texts, *[""] * (count - len(area.texts))]
-        tails = [*area.tails, *[""] * (count - len(area.tails))]
+        values: dict[str, Any] = {"meters": meters}
+        self._labels += [str(number + 1) for number in range(len(self._labels), max(new, default=-1) + 1)]
         for index, pieces in new.items():
-            tails[index] += "".join(pieces)
-            if len(tails[index]) > COMMIT_CHARACTERS:
-                texts[index] += tails[index]
-                tails[index] = ""
-        with area.hold_sync():
-            area.texts, area.tails, area.status = texts, tails, status
+            pages = self._pages[index].add(inert("".join(pieces)))
+            values.update({f"page_{index}_{number}": page for number, page in pages.items()})
+            values[f"pane_{index}"] = [self._pages[index].count, self._pages[index].tail, reasons.get(index, "")]
+        self._area.put(labels=list(self._labels), **values)
 
 
-def choose_view(shell: Any, *, quiet: bool, whole_cell: bool) -> View:
-    """Return the view that suits where the cell runs; `whole_cell` is false inside loops and expressions."""
-    if quiet or not whole_cell:
-        return View()
+class Pages:
+    """A growing text in pages of one size: `count` full ones, and the `tail` that is not full yet."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.tail = ""
+
+    def add(self, text: str) -> dict[int, str]:
+        """Add `text`; return the pages that it fills, by number."""
+        self.tail += text
+        full: dict[int, str] = {}
+        while len(self.tail) >= PAGE_CHARACTERS:
+            full[self.count] = self.tail[:PAGE_CHARACTERS]
+            self.tail = self.tail[PAGE_CHARACTERS:]
+            self.count += 1
+        return full
+
+
+class Meters:
+    """Counts tokens and seconds; `most` is how many tokens may come."""
+
+    def __init__(self, most: int) -> None:
+        self.line = ""
+        self.changed = True
+        self._most = most
+        self._tokens = 0
+        self._start = time.monotonic()
+        self._first: float | None = None
+        self._end: float | None = None
+
+    def add(self, chunk: Completion) -> None:
+        """Count a chunk: its log-probabilities say how many tokens it is, otherwise a text counts as one."""
+        self.changed = True
+        for choice in chunk.choices:
+            if choice.text and self._first is None:
+                self._first = time.monotonic() - self._start
+                self.line = ""
+            self._tokens += len(choice.logprobs.tokens) if choice.logprobs else bool(choice.text)
+        if chunk.usage is not None and chunk.usage.completion_tokens:
+            self._tokens = chunk.usage.completion_tokens
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self._end = time.monotonic() - self._start
+        self.changed = True
+
+    def state(self) -> dict[str, Any]:
+        """Return what the live area shows."""
+        elapsed = time.monotonic() - self._start if self._end is None else self._end
+        streaming = elapsed - (self._first or 0)
+        return {
+            "tokens": self._tokens,
+            "most": self._most,
+            "first": self._first,
+            "rate": round(self._tokens / streaming) if self._first is not None and streaming > RATE_SECONDS else None,
+            "elapsed": round(elapsed, 1),
+            "line": self.line,
+            "state": "running" if self._end is None else "ended",
+        }
+
+
+def choose_view(
+    shell: Any, request: CompletionRequest, on_stop: Callable[[], None], *, kind: str, whole_cell: bool
+) -> View:
+    """Return the view that suits where the cell runs; `kind` is one of VIEWS, `whole_cell` false inside loops."""
     kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return TerminalView()
-    return NotebookView() if _is_watched(kernel) else View()
+    if kind == "auto":
+        if not whole_cell:
+            kind = "none"
+        elif kernel is None:
+            kind = "text"
+        else:
+            kind = "widget" if _is_watched(kernel) else "none"
+    if kind == "widget" and kernel is not None:
+        return NotebookView(request, on_stop)
+    return TerminalView() if kind == "text" else View()
 
 
 def _is_watched(kernel: Any) -> bool:

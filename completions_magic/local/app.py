@@ -95,6 +95,9 @@ class App:
             "model": name,
             "system_fingerprint": model.fingerprint,
         }
+        if settings.logprobs is not None:
+            # As vLLM calls log-probabilities that are the model's own, before temperature and penalties.
+            head["extra"] = {"logprobs_mode": "raw_logprobs"}
         if stream:
             wanted = parameters.to_dict().get("stream_options", {}).get("include_usage", False)
             return _events(run, head, with_usage=bool(wanted))
