@@ -5,7 +5,7 @@ BIN := .venv/bin
 # No endpoint or key of the person who runs this leaks in: everything below runs on the embedded endpoint.
 ALONE := env -u OPENAI_BASE_URL -u OPENAI_API_KEY
 
-.PHONY: install demo lab test check notebooks clean
+.PHONY: install demo lab test check notebooks pictures clean
 
 install: .venv/dev
 
@@ -40,6 +40,9 @@ check: .venv/dev
 
 notebooks: .venv/dev
 	$(ALONE) $(BIN)/python notebooks/execute.py
+
+pictures: .venv/dev
+	$(ALONE) $(BIN)/python tests/pictures.py
 
 clean:
 	rm -rf .venv

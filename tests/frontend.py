@@ -8,9 +8,12 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
+import nbformat
 from playwright.sync_api import Browser, Page, sync_playwright
 
 FLAGS = [
@@ -25,8 +28,23 @@ FLAGS = [
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # A session that has ended asks nothing when its notebook is closed.
+    "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
-RUNNING = "() => document.querySelectorAll('.jp-InputArea-prompt').length && ![...document.querySelectorAll('.jp-InputArea-prompt')].some(prompt => prompt.textContent.includes('*'))"
+FOREIGN = re.compile(r"(OPENAI|COMPLETIONS|JUPYTER|IPYTHON)\w*|(HTTPS?|ALL|NO)_PROXY", re.IGNORECASE)
+"""Variables of the person who runs the tests that the servers and their kernels must not see."""
+
+# The indicator reads idle before the notebook has a kernel to run cells on, and a Run All is lost until then.
+READY = """async () => {
+  const panel = window.jupyterapp?.shell.currentWidget;
+  if (!panel?.sessionContext) return false;
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  const kernel = panel.sessionContext.session?.kernel;
+  await kernel?.info;
+  return kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}"""
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map(prompt => prompt.textContent)"
 
 
 def find_chromium() -> str:
@@ -53,35 +71,36 @@ class FrontEnd:
     def __init__(self, folder: Path, kind: str = "lab", theme: str = "JupyterLab Light") -> None:
         self.folder = folder
         self.kind = kind
+        self._home = folder / ".home"
         self._token = secrets.token_hex(8)
-        home = folder / ".home"
-        settings = home / "lab" / "user-settings"
-        for name, values in {**SETTINGS, "@jupyterlab/apputils-extension/themes": {"theme": theme}}.items():
-            path = settings / f"{name}.jupyterlab-settings"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(values))
+        for name, values in SETTINGS.items():
+            self._set(name, values)
+        self._set_theme(theme)
+        self._theme = theme
         places = {
-            "JUPYTER_CONFIG_DIR": home / "config",
-            "JUPYTER_DATA_DIR": home / "data",
-            "JUPYTER_RUNTIME_DIR": home / "runtime",
-            "JUPYTERLAB_SETTINGS_DIR": settings,
-            "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
-            "IPYTHONDIR": home / "ipython",
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+            "IPYTHONDIR": "ipython",
+            "XDG_CONFIG_HOME": "xdg",
         }
+        own = {name: value for name, value in os.environ.items() if not FOREIGN.fullmatch(name)}
         self._process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "jupyter",
-                kind,
+                {"lab": "jupyterlab", "notebook": "notebook"}[kind],
                 "--no-browser",
                 "--ip=127.0.0.1",
                 "--port=0",
                 "--allow-root",
+                "--expose-app-in-browser",
                 f"--IdentityProvider.token={self._token}",
                 f"--ServerApp.root_dir={folder}",
             ],
-            env={**os.environ, **{name: str(path) for name, path in places.items()}},
+            env={**own, **{name: str(self._home / place) for name, place in places.items()}},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -90,34 +109,97 @@ class FrontEnd:
             self.log.append(line)
             found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
             if found:
-                self.port = int(found[1])
+                self.origin = f"http://127.0.0.1:{found[1]}"
                 break
         else:
             raise RuntimeError("".join(self.log))
+        # A pipe that nobody reads stops the server when it is full.
+        self._reader = threading.Thread(target=lambda: self.log.extend(self._process.stderr), daemon=True)
+        self._reader.start()
 
-    def open(self, browser: Browser, name: str, *, width: int = 1100, height: int = 900) -> Page:
-        """Open a notebook and wait until its kernel is there."""
+    def add_kernel(self, name: str, python: Path) -> None:
+        """Offer the ipykernel of another environment, whose interpreter is `python`, under `name`."""
+        folder = self._home / "data" / "kernels" / name
+        folder.mkdir(parents=True)
+        start = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec = {"argv": start, "display_name": name, "language": "python"}
+        (folder / "kernel.json").write_text(json.dumps(spec))
+
+    def write(self, name: str, *cells: str, kernel: str = "python3") -> Path:
+        """Save a notebook of code cells that runs on `kernel`; return its path."""
+        metadata = {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}}
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=metadata
+        )
+        nbformat.write(notebook, self.folder / name)
+        return self.folder / name
+
+    def open(
+        self, browser: Browser, name: str, *, width: int = 1100, height: int = 900, has_kernel: bool = True
+    ) -> Page:
+        """Open a notebook in a page of its own, and wait until its kernel, if it has one, takes cells."""
+        self._set_theme(self._theme)
         page = browser.new_page(viewport={"width": width, "height": height})
         route = "lab/tree" if self.kind == "lab" else "notebooks"
-        page.goto(f"http://127.0.0.1:{self.port}/{route}/{name}?token={self._token}&reset")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-        page.wait_for_timeout(500)
+        page.goto(f"{self.origin}/{route}/{name}?token={self._token}&reset")
+        self.wait_until_open(page, has_kernel=has_kernel)
         return page
+
+    def wait_until_open(self, page: Page, *, has_kernel: bool = True) -> None:
+        """Wait until the page shows its notebook, and its kernel, if it has one, takes cells."""
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        if has_kernel:
+            page.wait_for_function(READY, timeout=60_000)
+
+    def start_all(self, page: Page) -> None:
+        """Run every cell, and wait until the first has begun."""
+        before = page.evaluate(PROMPTS)[0]
+        self.command(page, "Run All Cells", "Run")
+        page.wait_for_function(f"before => {PROMPTS}[0] !== before", arg=before)
 
     def run_all(self, page: Page) -> None:
         """Run every cell, and wait until none is running."""
-        self.command(page, "Run All Cells", "Run")
-        page.wait_for_timeout(300)
-        page.wait_for_function(RUNNING, timeout=90_000)
+        self.start_all(page)
+        self.wait_until_done(page)
+
+    def wait_until_done(self, page: Page) -> None:
+        """Wait until no cell is running or going to."""
+        page.wait_for_function(f"!{PROMPTS}.some(prompt => prompt.includes('*'))", timeout=90_000)
 
     def command(self, page: Page, item: str, menu: str) -> None:
         """Choose a menu's item."""
         page.get_by_role("menuitem", name=menu, exact=True).first.click()
         page.get_by_role("menuitem", name=item, exact=True).first.click()
 
+    def save(self, page: Page) -> None:
+        """Save the notebook, and wait until it is."""
+        page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+    def change_theme(self, page: Page, theme: str) -> None:
+        """Change the theme of a page that is open."""
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+
+    def end_kernels(self) -> None:
+        """End every kernel and the sessions that use them."""
+        for session in json.load(self._ask("GET", "sessions")):
+            self._ask("DELETE", f"sessions/{session['id']}").close()
+
     def close(self) -> None:
         """Stop the server and its kernels."""
         self._process.terminate()
         self._process.wait(20)
+        self._reader.join()
         self._process.stderr.close()
+
+    def _ask(self, method: str, route: str):
+        headers = {"Authorization": f"token {self._token}"}
+        return urlopen(Request(f"{self.origin}/api/{route}", headers=headers, method=method), timeout=20)
+
+    def _set(self, name: str, values: dict) -> None:
+        path = self._home / "settings" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+    def _set_theme(self, theme: str) -> None:
+        self._set("@jupyterlab/apputils-extension/themes", {"theme": theme})

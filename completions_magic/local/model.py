@@ -9,7 +9,7 @@ from importlib import resources
 
 from .distribution import Distribution
 from .ngram import ORDER, NGram
-from .recall import WEIGHTS, Reading, Recall
+from .recall import SETTINGS, Reading, Recall
 from .vocabulary import Vocabulary, learn_merges
 
 NAME = "pocket"
@@ -26,7 +26,7 @@ class LanguageModel:
         encoded = [self.vocabulary.encode(document) for document in documents]
         self._ngram = NGram(encoded, len(self.vocabulary))
         self._recall = Recall(encoded)
-        settings = f"{size} {ORDER} {WEIGHTS}"
+        settings = f"{size} {ORDER} {SETTINGS}"
         digest = hashlib.sha256("\0".join([settings, *documents]).encode())
         self.fingerprint = f"fp_{digest.hexdigest()[:12]}"
 

@@ -8,6 +8,7 @@ Speech Recognition" (1990), over all documents, weighted as in retrieval by inve
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,15 +20,16 @@ LONGEST = 8
 GAIN = 4.0
 """What one more token of match multiplies a vote by."""
 PLACES = 600
-"""The most places asked for one token."""
+"""The most places asked for one token, those in the documents most alike."""
 OWN = 0.1
 """How much the text resembles a document that it is the beginning of, before the power below."""
 FLOOR = 0.02
 POWER = 3
 COMMON = 1.5
 """Tokens whose inverse document frequency is below this say nothing of a document's subject."""
-WEIGHTS = (0.0, 0.4, 0.65, 0.85, 0.92, 0.95, 0.97)
+WEIGHTS = (0.0, 0.55, 0.7, 0.85, 0.92, 0.95, 0.97)
 """The weight of the votes beside the n-grams, by the length of the longest match."""
+SETTINGS = (LONGEST, GAIN, PLACES, OWN, FLOOR, POWER, COMMON, WEIGHTS)
 
 
 class Recall:
@@ -95,7 +97,9 @@ class Reading:
         best = max(self._relevance.values(), default=0.0) or 1.0
         votes: dict[int, float] = {}
         longest = 0
-        for at in found[-PLACES:]:
+        if len(found) > PLACES:
+            found = heapq.nlargest(PLACES, found, key=lambda at: self._relevance.get(recall.home[at], 0.0))
+        for at in found:
             match = _match(recall.stream, at, past)
             longest = max(longest, match)
             resemblance = FLOOR + self._relevance.get(recall.home[at], 0.0) / best
