@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from .errors import CompletionsError
+LAST_PORT = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return 0
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"completions-magic: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        # What it was is not repeated: it may be a key.
+        print("completions-magic: there is no such option; keys are named with --api-key-env", file=sys.stderr)
+        return 2
+    from .errors import CompletionsError
+
+    try:
+        if options.command == "demo":
+            from .demo import run
+
+            return run()
+        return _serve(options)
+    except CompletionsError as error:
+        print(f"completions-magic: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="completions-magic", description="Text completions in notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="serve the embedded endpoint over HTTP, on this machine")
+    serve = commands.add_parser(
+        "serve", help="serve the embedded endpoint over HTTP, on this machine", allow_abbrev=False
+    )
     serve.add_argument("--port", type=int, default=0, help="0 takes a free one")
     serve.add_argument(
         "--host", default="127.0.0.1", help="the address to listen on; any other opens it to the network"
@@ -23,16 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("--api-key-env", metavar="VAR", help="ask callers for the key in this environment variable")
     serve.add_argument("--alias", metavar="NAME", action="append", default=[], help="a further name of the model")
     commands.add_parser("demo", help="run a few cells in this terminal")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "demo":
-            from .demo import run
-
-            return run()
-        return _serve(options)
-    except (CompletionsError, OSError) as error:
-        print(f"completions-magic: {error}", file=sys.stderr)
-        return 1
+    return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -44,8 +68,10 @@ def _serve(options: argparse.Namespace) -> int:
     if options.api_key_env is not None:
         check_variable(options.api_key_env)
         key = ApiKey(os.environ.get(options.api_key_env, ""), origin=f"the key in {options.api_key_env}")
+    if not 0 <= options.port <= LAST_PORT or not options.host:
+        raise ValueError(f"there is no address {options.host!r} with port {options.port}")
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     server = make_server(options.host, options.port, key=key, aliases=options.alias)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(f"listening on http://{host}:{server.effective_port}/v1", flush=True)
     server.run()  # ends by itself at Ctrl-C

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from random import Random
 from typing import Any
@@ -18,6 +20,8 @@ from .continuation import Settings, Text, describe, draw, infill, score
 from .model import CONTEXT_LENGTH, NAME, LanguageModel, pocket
 
 MOST_PROMPTS = 2048
+GLANCE = 16
+"""Tokens between two looks at whether the client is still there."""
 BODY_LIMIT = 4 * 2**20
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -64,7 +68,7 @@ class App:
             if method != wanted:
                 raise Refusal(405, f"{path} takes {wanted}")
         if path in posts:
-            return posts[path](_read_json(environ))
+            return posts[path](_read_json(environ), environ)
         if path == "/v1/models":
             return {"object": "list", "data": [_model(name) for name in self.names]}
         if path.startswith("/v1/models/"):
@@ -76,11 +80,12 @@ class App:
             raise Refusal(400, "model is required: the name of a model, as text", param="model")
         if name not in self.names:
             known = ", ".join(self.names)
-            message = f"the model {name[:80]!r} does not exist; there is: {known}"
+            shown = repr(name[:80]).encode("ascii" if not name.isprintable() else "utf-8", "backslashreplace").decode()
+            message = f"the model {shown} does not exist; there is: {known}"
             raise Refusal(404, message, param="model", code="model_not_found")
         return name
 
-    def _complete(self, body: dict[str, Any]) -> dict[str, Any] | Iterator[bytes]:
+    def _complete(self, body: dict[str, Any], environ: Mapping[str, Any]) -> dict[str, Any] | Iterator[bytes]:
         name = self._known(body.get("model"))
         parameters = _parameters(body)
         model = self._learn()
@@ -88,7 +93,9 @@ class App:
         settings = Settings.of(parameters)
         stream = parameters.to_dict().get("stream", False)
         _check_together(settings, prompts, len(model.vocabulary), stream=stream)
-        run = Run(model, settings, prompts)
+        # waitress says so; in process nobody goes.
+        gone = environ.get("waitress.client_disconnected", lambda: False)
+        run = Run(model, settings, prompts, gone=gone)
         head: dict[str, Any] = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -105,28 +112,42 @@ class App:
         whole.usage = run.usage
         return whole.to_dict()
 
-    def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _tokenize(self, body: dict[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
         prompt = body.get("prompt")
         if not isinstance(prompt, str):
             raise Refusal(400, "prompt is required: a text", param="prompt")
         tokens = self._learn().vocabulary.encode(prompt)
         return {"count": len(tokens), "max_model_len": CONTEXT_LENGTH, "tokens": tokens}
 
-    def _detokenize(self, body: dict[str, Any]) -> dict[str, Any]:
-        model = self._learn()
-        prompts = _prompts(body.get("tokens"), model)
-        return {"prompt": prompts[0][1]}
+    def _detokenize(self, body: dict[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
+        vocabulary = self._learn().vocabulary
+        try:
+            tokens = msgspec.convert(body.get("tokens"), list[int])
+        except msgspec.ValidationError:
+            raise Refusal(400, "tokens is required: a list of token ids", param="tokens") from None
+        if not all(0 <= token < len(vocabulary) for token in tokens):
+            raise Refusal(400, f"a token id is 0 to {len(vocabulary) - 1}", param="tokens")
+        return {"prompt": vocabulary.decode(tokens).decode(errors="replace")}
 
 
 class Run:
     """The choices of one request, grown a token at a time in turn; `usage` is whole when they have ended."""
 
-    def __init__(self, model: LanguageModel, settings: Settings, prompts: list[tuple[list[int], str]]) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Settings,
+        prompts: list[tuple[list[int], str]],
+        *,
+        seed: str | None = None,
+        gone: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._gone = gone
         self._model = model
         self._settings = settings
         self._prompts = prompts
         # One generator of random numbers a choice, so that it does not matter in which order they grow.
-        self._seed = secrets.token_hex(16) if settings.seed is None else str(settings.seed)
+        self._seed = seed or (secrets.token_hex(16) if settings.seed is None else str(settings.seed))
         self.usage = Usage(prompt_tokens=sum(len(tokens) for tokens, _ in prompts))
 
     def choices(self) -> Iterator[Choice]:
@@ -136,7 +157,7 @@ class Run:
             yield from self._best()
         else:
             growing = [
-                self._grow(at, number, at * settings.n + number)
+                self.grow(at, number, at * settings.n + number)
                 for at in range(len(self._prompts))
                 for number in range(settings.n)
             ]
@@ -150,7 +171,8 @@ class Run:
                 growing = going
         self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens
 
-    def _grow(self, at: int, number: int, index: int) -> Iterator[Choice]:
+    def grow(self, at: int, number: int, index: int) -> Iterator[Choice]:
+        """Yield the pieces of one choice: the `number`-th of prompt `at`."""
         settings, model = self._settings, self._model
         tokens, prompt = self._prompts[at]
         if settings.echo:
@@ -161,6 +183,8 @@ class Run:
         steps = infill(model, reading, settings, random) if settings.suffix else draw(model, reading, settings, random)
         drawn = 0
         for step in steps:
+            if drawn % GLANCE == 0 and self._gone():
+                raise Refusal(408, "the client has gone")
             drawn += 1
             self.usage.completion_tokens += 1
             piece = text.push(step)
@@ -174,23 +198,36 @@ class Run:
         vocabulary, count = self._model.vocabulary, self._settings.logprobs
         if count is None:
             return Choice(prompt, index)
-        offsets = [len(vocabulary.decode(tokens[:at]).decode(errors="ignore")) for at in range(len(tokens))]
+        offsets, decoder, length = [], codecs.getincrementaldecoder("utf-8")("replace"), 0
+        for token in tokens:
+            offsets.append(length)
+            length += len(decoder.decode(vocabulary.pieces[token]))
         return Choice(prompt, index, None, describe(score(self._model, tokens), offsets, count, vocabulary))
 
     def _best(self) -> Iterator[Choice]:
         settings = self._settings
-        asked = settings.logprobs
-        settings.logprobs = asked or 0
+        scored = replace(settings, echo=False, logprobs=settings.logprobs or 0)
         for at in range(len(self._prompts)):
+            run = Run(self._model, scored, self._prompts, seed=self._seed, gone=self._gone)
             drafts = [
-                Completion.sum(Completion(choices=[piece]) for piece in self._grow(at, number, 0)).choices[0]
+                Completion.sum(Completion(choices=[piece]) for piece in run.grow(at, number, 0)).choices[0]
                 for number in range(settings.best_of)
             ]
+            self.usage.completion_tokens += run.usage.completion_tokens
             drafts.sort(key=lambda draft: -_mean_logprob(draft))
             for number, draft in enumerate(drafts[: settings.n]):
-                draft.index = at * settings.n + number
-                draft.logprobs = None if asked is None else draft.logprobs
-                yield draft
+                index = at * settings.n + number
+                if settings.echo:
+                    yield self._echo(*self._prompts[at], index)
+                yield self._best_choice(draft, index, self._prompts[at][1])
+
+    def _best_choice(self, draft: Choice, index: int, prompt: str) -> Choice:
+        draft.index = index
+        if self._settings.logprobs is None:
+            draft.logprobs = None
+        elif draft.logprobs is not None and self._settings.echo:
+            draft.logprobs.text_offset = [offset + len(prompt) for offset in draft.logprobs.text_offset]
+        return draft
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -235,6 +272,14 @@ def _read_json(environ: Mapping[str, Any]) -> dict[str, Any]:
         raise Refusal(400, "the body is not JSON") from None
     if not isinstance(body, dict):
         raise Refusal(400, "the body is not a JSON object")
+    for name, value in body.items():
+        if name == "model":
+            continue
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            param = name.encode(errors="replace").decode()[:80]
+            raise Refusal(400, f"{param} holds half a surrogate pair, which is no text", param=param) from None
     return body
 
 
@@ -249,7 +294,21 @@ def _parameters(body: Mapping[str, Any]) -> SamplingParameters:
             known[name] = KNOBS[name].check(value)
         except ValueError as error:
             raise Refusal(400, f"{name} {error}", param=name) from None
+    _check_pairs(known)
     return SamplingParameters(**known)
+
+
+def _check_pairs(known: Mapping[str, Any]) -> None:
+    """Refuse parameters that do not go with each other, or hold what their type does not show."""
+    if 0 < known.get("best_of", 0) < known.get("n", 1):
+        raise Refusal(400, "best_of takes at least n", param="best_of")
+    if not all(token.isdecimal() for token in known.get("logit_bias", {})):
+        raise Refusal(400, "logit_bias takes token ids, as text", param="logit_bias")
+    options = known.get("stream_options", {})
+    if options and not known.get("stream"):
+        raise Refusal(400, "stream_options goes with stream only", param="stream_options")
+    if not isinstance(options.get("include_usage", False), (bool, type(None))):
+        raise Refusal(400, "stream_options.include_usage takes true or false", param="stream_options")
 
 
 def _prompts(value: object, model: LanguageModel) -> list[tuple[list[int], str]]:
@@ -276,8 +335,6 @@ def _check_together(settings: Settings, prompts: list[tuple[list[int], str]], si
     """Refuse what no single parameter shows."""
     if settings.max_tokens == 0 and not settings.echo:
         raise Refusal(400, "max_tokens takes 0 only with echo", param="max_tokens")
-    if 0 < settings.best_of < settings.n:
-        raise Refusal(400, "best_of takes at least n", param="best_of")
     if stream and settings.best_of > settings.n:
         raise Refusal(400, "best_of cannot be streamed", param="best_of")
     if not all(0 <= token < size for token in settings.logit_bias):

@@ -54,7 +54,7 @@ class Settings:
         stop = wanted["stop"]
         wanted["stop"] = [text for text in ([stop] if isinstance(stop, str) else stop or []) if text]
         wanted["logit_bias"] = {int(token): bias for token, bias in (wanted["logit_bias"] or {}).items()}
-        wanted["best_of"] = max(wanted["best_of"], wanted["n"])
+        wanted["best_of"] = wanted["best_of"] or 1
         return cls(**wanted)
 
 
@@ -63,14 +63,13 @@ def draw(model: LanguageModel, reading: Reading, settings: Settings, random: Ran
     counts: Counter[int] = Counter()
     for position in range(settings.max_tokens):
         distribution = model.distribution(reading)
-        if position == 0:
-            # An answer of nothing at all is of no use: the first token is never the end of the text.
-            distribution = distribution.without(END_OF_TEXT)
+        # An answer of nothing at all is of no use: the first token drawn is never the end of the text.
+        drawn_from = distribution.without(END_OF_TEXT) if position == 0 else distribution
         bias = dict(settings.logit_bias)
         for token, count in counts.items() if settings.presence_penalty or settings.frequency_penalty else ():
             penalty = settings.presence_penalty + count * settings.frequency_penalty
             bias[token] = bias.get(token, 0.0) - penalty
-        token = distribution.biased(bias).sampler(settings.temperature, settings.top_p).draw(random)
+        token = drawn_from.biased(bias).sampler(settings.temperature, settings.top_p).draw(random)
         if token == END_OF_TEXT:
             return
         counts[token] += 1

@@ -72,13 +72,14 @@ class Distribution:
         """Return the distribution with `bias[token]` added to the log-probability of its tokens, renormalised."""
         if not bias:
             return self
-        highest = max(0.0, *bias.values())
+        size = len(self.base.probabilities)
+        highest = max(bias.values()) if len(bias) == size else max(0.0, *bias.values())
         seen = {token: probability * math.exp(-highest) for token, probability in self.seen.items()}
         for token, added in bias.items():
             seen[token] = self.probability(token) * math.exp(added - highest)
         total = sum(seen.values())
-        free = 1.0 - math.fsum(self.base.probabilities[token] for token in seen)
-        rest = self.rest * math.exp(-highest)
+        free = 0.0 if len(seen) == size else 1.0 - math.fsum(self.base.probabilities[token] for token in seen)
+        rest = 0.0 if len(seen) == size else self.rest * math.exp(-highest)
         total += rest * max(0.0, free)
         if total <= 0.0:
             return self

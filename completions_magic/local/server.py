@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
+from waitress.task import ErrorTask
 
 from ..key import ApiKey
-from .app import BODY_LIMIT, App
+from .app import BODY_LIMIT, App, Refusal
 from .guard import Guard
 from .model import pocket
 
@@ -24,7 +27,7 @@ def make_server(host: str, port: int, *, key: ApiKey | None = None, aliases: Ite
     """
     pocket()  # learned before the first request, not while it waits
     hosts = [f"[{host}]" if ":" in host else host]
-    return create_server(
+    server = create_server(
         Guard(App(aliases=aliases), key=key, hosts=hosts),
         host=host,
         port=port,
@@ -35,3 +38,23 @@ def make_server(host: str, port: int, *, key: ApiKey | None = None, aliases: Ite
         max_request_body_size=BODY_LIMIT,
         ident="completions-magic",
     )
+    server.channel_class = _Channel
+    return server
+
+
+class _ErrorAnswer(ErrorTask):
+    """What waitress itself refuses, in the API's error shape."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        refusal = Refusal(error.code, error.body)
+        body = msgspec.json.encode(refusal.body())
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers = [("Content-Type", "application/json"), ("Connection", "close")]
+        self.response_headers.append(("Content-Length", str(len(body))))
+        self.close_on_finish = True
+        self.write(body)  # type: ignore[no-untyped-call]  # waitress carries no types
+
+
+class _Channel(HTTPChannel):
+    error_task_class = _ErrorAnswer

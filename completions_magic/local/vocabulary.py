@@ -16,8 +16,8 @@ from itertools import pairwise
 END_OF_TEXT = 0
 """The token that begins and ends every document; it has no text."""
 
-# A word takes the one blank before it along; digits stand alone, so that numbers are made of few tokens; of
-# several blanks the last belongs to the word that follows.
+# A word takes the one blank before it along; digits stand alone, so that numbers are made of few tokens; several
+# blanks stand alone, so that a line of code begins with the same token at any depth.
 WORDS = re.compile(r" ?[^\W\d_]+|\d| ?[^\s\w]+| ?_+|\n+|[^\S\n]+(?=\S)|\s+| ")
 
 
