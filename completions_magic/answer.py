@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,8 +12,9 @@ import msgspec
 
 from .errors import AnswerError, DecodeError, StreamError, TooLargeError, shorten
 from .events import BOM, EventDecoder
-from .key import MASK, ApiKey
-from .schema import Completion, Growing
+from .inert import one_line
+from .key import PIECE, ApiKey
+from .schema import Choice, Completion, Growing
 
 ANSWER_LIMIT = 64 * 2**20
 DONE = b"[DONE]"
@@ -22,14 +24,19 @@ FIELD = re.compile(rb"(?:data|event|id|retry)?:|(?:data|event|id|retry)[\r\n]")
 class AnswerReader:
     """Reads one answer: an event stream or a single JSON object, told apart by their first bytes.
 
-    Content types are not believed: real servers send either under any name.
+    Content types are not believed: real servers send either under any name. `choices` is how many were asked
+    for: where it is one, a server that counts chunks in `index` still gives one text.
     """
 
-    def __init__(self, key: ApiKey | None = None, *, name: str = "the endpoint") -> None:
+    def __init__(self, key: ApiKey | None = None, *, name: str = "the endpoint", choices: int | None = None) -> None:
         self._key = key
+        self._traces = () if key is None else key.traces()
         self._name = name
+        self._choices = choices
         self._done = False
+        self._streamed = False
         self._halves: dict[int, str] = {}
+        self._before: dict[int, str] = {}
 
     def chunks(self, pieces: Iterable[bytes]) -> Iterator[Completion]:
         """Yield the completions in `pieces` of bytes; raise DecodeError, TooLargeError or AnswerError."""
@@ -37,9 +44,11 @@ class AnswerReader:
         start = _first_bytes(pieces)
         if not start.strip():
             raise StreamError(f"{self._name} sent an empty answer")
-        payloads = self._events(start, pieces) if FIELD.match(start) else self._whole(start, pieces)
-        for payload in payloads:
+        self._streamed = FIELD.match(start) is not None
+        for payload in self._events(start, pieces) if self._streamed else self._whole(start, pieces):
             yield self._read(payload)
+        if self._halves:
+            yield Completion(choices=[Choice("\ufffd", index) for index in self._halves])
 
     def check_end(self, growing: Growing) -> None:
         """Raise when what has come is not a whole answer: cut, or without any choice."""
@@ -77,9 +86,11 @@ class AnswerReader:
         yield bytes(body)
 
     def _read(self, payload: bytes) -> Completion:
-        if self._key is not None and self._key.is_in(payload):
-            payload = payload.replace(self._key.reveal().encode(), MASK.encode())
         answer = self._decode(payload)
+        # Escapes may spell anything, a key too.
+        suspicious = self._traces and (b"\\u" in payload or any(trace in payload for trace in self._traces))
+        if suspicious and self._key is not None:
+            answer = self._key.scrub_all(answer)
         if not isinstance(answer, Mapping):
             raise DecodeError(f"{self._name} sent JSON that is no completion: {shorten(repr(answer), 120)}")
         said = error_message(answer)
@@ -87,45 +98,65 @@ class AnswerReader:
             raise AnswerError(f"{self._name} sent an error inside its answer: {shorten(said, 500)}")
         if "choices" not in answer and "usage" not in answer:
             raise DecodeError(f"{self._name} sent JSON without choices: {shorten(repr(dict(answer)), 120)}")
-        return Completion.from_dict(answer)
+        completion = Completion.from_dict(answer)
+        self._number(completion.choices)
+        for choice in completion.choices if self._traces else ():
+            before = self._before.get(choice.index, "")
+            self._before[choice.index] = (before + choice.text)[-PIECE:]
+            choice.text = self._key.mask_on(before, choice.text) if self._key else choice.text
+        return completion
+
+    def _number(self, choices: list[Choice]) -> None:
+        """Mend the indices of servers that count chunks in them, or give one to several choices."""
+        if self._choices == 1 and len(choices) == 1:
+            choices[0].index = 0
+        elif not self._streamed and len({choice.index for choice in choices}) < len(choices):
+            for position, choice in enumerate(choices):
+                choice.index = position
 
     def _decode(self, payload: bytes) -> Any:
         try:
-            return msgspec.json.decode(payload)
+            answer = msgspec.json.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
+            answer = self._decode_odd(payload)
+        except RecursionError:
+            raise DecodeError(f"{self._name} sent something that is not JSON for us: it is nested too deep") from None
+        else:
+            return self._join_halves(answer) if self._halves else answer
+        return _whole_characters(self._join_halves(answer))
+
+    def _decode_odd(self, payload: bytes) -> Any:
+        """Read the rare payload: NaN, halves of surrogate pairs, bytes that are not UTF-8."""
         try:
-            # The rare payload: NaN, halves of surrogate pairs, bytes that are not UTF-8.
-            answer = json.loads(payload.decode("utf-8", "replace"))
+            return json.loads(payload.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             text = payload[:120].decode("utf-8", "replace")
             raise DecodeError(f"{self._name} sent something that is not JSON: {text!r}") from None
-        return self._repair(answer)
 
-    def _repair(self, answer: Any) -> Any:
-        """Join halves of surrogate pairs, also from one chunk to the next, and replace those left alone."""
-        if isinstance(answer, dict) and isinstance(answer.get("choices"), list):
-            for choice in answer["choices"]:
-                if isinstance(choice, dict) and isinstance(choice.get("text"), str):
-                    index = choice.get("index")
-                    index = index if isinstance(index, int) else 0
-                    text = self._halves.pop(index, "") + choice["text"]
-                    if text and "\ud800" <= text[-1] <= "\udbff" and not choice.get("finish_reason"):
-                        self._halves[index] = text[-1]
-                        text = text[:-1]
-                    choice["text"] = text
-        return _whole_characters(answer)
+    def _join_halves(self, answer: Any) -> Any:
+        """Join halves of surrogate pairs from one chunk to the next: a first half waits for its second."""
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        for choice in choices if isinstance(choices, list) else []:
+            if not isinstance(choice, dict) or not isinstance(choice.get("text") or "", str):
+                continue
+            index = choice.get("index")
+            index = index if isinstance(index, int) else 0
+            text = self._halves.pop(index, "") + (choice.get("text") or "")
+            if text and "\ud800" <= text[-1] <= "\udbff" and not choice.get("finish_reason"):
+                self._halves[index] = text[-1]
+                text = text[:-1]
+            choice["text"] = _whole_characters(text)
+        return answer
 
 
 def _first_bytes(pieces: Iterator[bytes]) -> bytes:
     """Return the answer's start, long enough to tell an event stream from JSON."""
     start = b""
     for piece in pieces:
-        start += piece
-        bare = start.removeprefix(BOM).lstrip()
-        if len(bare) >= 6 or (bare and bare[:1] in b":{[<"):
+        start = (start + piece).removeprefix(BOM).lstrip()
+        if len(start) >= 6 or (start and start[:1] in b":{[<"):
             break
-    return start.removeprefix(BOM).lstrip()
+    return start
 
 
 def _whole_characters(value: Any) -> Any:
@@ -160,7 +191,9 @@ def _detail(detail: object) -> str:
     if isinstance(detail, list):
         return "; ".join(_detail(entry) for entry in detail)
     if isinstance(detail, Mapping):
-        place = ".".join(str(part) for part in detail.get("loc", ()) if part != "body")
+        loc = detail.get("loc") or ()
+        parts = loc if isinstance(loc, (list, tuple)) else [loc]
+        place = ".".join(str(part) for part in parts if part != "body")
         return f"{place + ': ' if place else ''}{detail.get('msg') or dict(detail)}"
     return str(detail)
 
@@ -173,8 +206,9 @@ def describe_error(body: bytes, content_type: str) -> str:
     except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, Mapping):
-        text = error_message(answer) or text
+        with contextlib.suppress(RecursionError):
+            text = error_message(answer) or text
     elif "html" in content_type or text[:1] == "<":
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
         text = "an HTML page" + (f", {' '.join(title[1].split())!r}" if title else "")
-    return shorten(" ".join(text.split()), 500)
+    return one_line(text, 500)

@@ -6,10 +6,8 @@ import contextlib
 import logging
 import random
 import signal
-import socket
 import threading
-import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,20 +17,21 @@ import httpx
 import msgspec
 
 from .answer import AnswerReader
-from .endpoint import Endpoint, read_pieces
+from .endpoint import Endpoint, request_id_of
 from .errors import (
     APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     CompletionsError,
     DecodeError,
     Interrupted,
     ProfileError,
     StreamError,
+    TooLargeError,
 )
 from .key import ApiKey
 from .profiles import Profile, choose_profile
 from .schema import Completion, CompletionRequest, Growing, Model, read_models
+from .transport import Watch
 
 log = logging.getLogger("completions_magic")
 
@@ -40,13 +39,15 @@ RETRIED = (408, 409, 429)
 LONGEST_WAIT = 60.0
 """Seconds: a server that asks for a longer wait is not asked again."""
 FIRST_WAIT = 0.5
+DRAIN_SECONDS = 0.05
+MODELS_LIMIT = 8 * 2**20
 
 _waits: ContextVar[bool] = ContextVar("completions_magic_waits", default=True)
 
 
 @contextlib.contextmanager
 def no_waits() -> Iterator[None]:
-    """Within this block retries happen at once: for tests of code that meets failing endpoints."""
+    """Retries of what is asked within this block happen at once: for tests of code that meets failing endpoints."""
     token = _waits.set(False)
     try:
         yield
@@ -96,7 +97,7 @@ class Client:
             self.profile = choose_profile(profile, base_url=base_url, model=model)
         self.model = model or self.profile.model
         self.timeout = timeout
-        self.retries = retries
+        self.retries = max(0, retries)
         self.on_wait = on_wait
         key = ApiKey(api_key) if isinstance(api_key, str) else api_key
         self.endpoint = Endpoint(
@@ -132,7 +133,10 @@ class Client:
 
         `parameters` are the API's, by name; others are passed on. Raises CompletionsError in one of its kinds.
         """
-        return Completion.sum(self.send(self.request(prompt, model=model, **parameters)))
+        stream = self.send(self.request(prompt, model=model, **parameters))
+        for _ in stream:
+            pass
+        return stream.partial
 
     def stream(self, prompt: object, *, model: str | None = None, **parameters: Any) -> Stream:
         """Return the completion of `prompt` as an iterator of chunks whose sum it is."""
@@ -144,14 +148,30 @@ class Client:
 
     def models(self) -> list[Model]:
         """Return the models that the endpoint lists. Raises CompletionsError in one of its kinds."""
-        with self.endpoint.named():
-            response = self.endpoint.open("GET", "/models")
-            try:
-                return read_models(msgspec.json.decode(response.read()))
-            except (msgspec.DecodeError, httpx.HTTPError, UnicodeDecodeError):
-                raise DecodeError(f"{self.name} does not list its models as JSON") from None
-            finally:
-                response.close()
+        failure: BaseException
+        try:
+            return self._models()
+        except CompletionsError as error:
+            failure = self.endpoint.cleaned(error)
+        except KeyboardInterrupt:
+            failure = Interrupted()
+        raise failure
+
+    def _models(self) -> list[Model]:
+        watch = Watch(self.timeout)
+        response = self.endpoint.open("GET", "/models", watch)
+        body = bytearray()
+        try:
+            for piece in self.endpoint.pieces(response, watch):
+                body += piece
+                if len(body) > MODELS_LIMIT:
+                    raise TooLargeError(f"{self.name} lists models in more than {MODELS_LIMIT:,} bytes")
+            listed = msgspec.json.decode(body)
+            return read_models(listed if self.endpoint.key is None else self.endpoint.key.scrub_all(listed))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise DecodeError(f"{self.name} does not list its models as JSON") from None
+        finally:
+            response.close()
 
     def close(self) -> None:
         """Close the connection; the client opens a new one when it is used again."""
@@ -175,36 +195,40 @@ class Stream:
     """
 
     def __init__(self, client: Client, request: CompletionRequest) -> None:
-        self.request = request
-        self._client = client
-        self.growing = Growing()
-        self._stopped = threading.Event()
-        self._socket: socket.socket | None = None
-        self._reader: int | None = None
-        self._lock = threading.Lock()
-        self._chunks = self._run()
+        # The call does not know the stream, so that a stream that nobody holds any more ends at once.
+        self._call = _Call(client, request)
+        self._chunks = self._call.run()
+
+    @property
+    def request(self) -> CompletionRequest:
+        """What was asked."""
+        return self._call.request
 
     @property
     def partial(self) -> Completion:
         """The sum of the chunks so far."""
-        return self.growing.completion()
+        return self._call.sum()
+
+    def ended(self, reason: str | None = None) -> Completion:
+        """Return the sum of the chunks; choices that have no finish_reason get `reason`."""
+        return self._call.sum(reason)
 
     @property
     def stopped(self) -> bool:
         """True once `stop` was called."""
-        return self._stopped.is_set()
+        return self._call.stopped.is_set()
 
     def __iter__(self) -> Iterator[Completion]:
         return self
 
     def __next__(self) -> Completion:
-        with self._lock:
-            self._reader = threading.get_ident()
+        with self._call.lock:
+            self._call.reader = threading.get_ident()
         try:
             return next(self._chunks)
         finally:
-            with self._lock:
-                self._reader = None
+            with self._call.lock:
+                self._call.reader = None
 
     def close(self) -> None:
         """Close the connection; nothing more comes."""
@@ -212,16 +236,7 @@ class Stream:
 
     def stop(self) -> None:
         """End the answer from any thread, within a moment and without an error."""
-        self._stopped.set()
-        with self._lock:
-            reader = self._reader
-            if self._socket is not None:
-                # A reader that waits in recv wakes up with the end of the stream.
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-            elif reader is not None and reader == threading.main_thread().ident and hasattr(signal, "pthread_kill"):
-                # It waits for a connection, or on one whose socket httpcore does not show before the headers.
-                signal.pthread_kill(reader, signal.SIGINT)
+        self._call.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -229,40 +244,67 @@ class Stream:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note the connection's socket as httpcore opens it (its `trace` extension)."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._socket = info["return_value"].get_extra_info("socket")
 
-    def _run(self) -> Generator[Completion, None, None]:
-        interrupted = False
+class _Call:
+    """One request at work: its attempts, its chunks, and what another thread may do to it."""
+
+    def __init__(self, client: Client, request: CompletionRequest) -> None:
+        self.request = request
+        self.stopped = threading.Event()
+        self.lock = threading.Lock()
+        self.reader: int | None = None
+        self._client = client
+        self._growing = Growing()
+        self._waits = _waits.get()  # where it is asked, not where it is read: that may be another thread
+        self._watch: Watch | None = None
+
+    def sum(self, ended: str | None = None) -> Completion:
+        completion = self._growing.completion(ended=ended)
+        key = self._client.endpoint.key
+        if key is not None:
+            # Chunk by chunk a key may come in pieces too small to tell.
+            for choice in completion.choices:
+                choice.text = key.scrub(choice.text)
+        return completion
+
+    def stop(self) -> None:
+        self.stopped.set()
+        with self.lock:
+            watch, reader = self._watch, self.reader
+            shut = watch is not None and watch.interrupt()
+            if not shut and reader == threading.main_thread().ident and reader and hasattr(signal, "pthread_kill"):
+                # It computes in process, or waits where no socket is known: for a name to be looked up.
+                signal.pthread_kill(reader, signal.SIGINT)
+
+    def run(self) -> Generator[Completion, None, None]:
+        failure: BaseException | None = None
         try:
-            with self._client.endpoint.named():
-                yield from self._attempts()
+            yield from self._attempts()
         except CompletionsError as error:
-            if self.growing:
-                error.partial = self.growing.completion(ended="error")
-            raise
+            failure = self._client.endpoint.cleaned(error)
+            if self._growing:
+                error.partial = self.sum("error")
         except KeyboardInterrupt:
-            interrupted = not self.stopped
-        if interrupted:
+            if not self.stopped.is_set():
+                failure = Interrupted(self.sum("interrupted") if self._growing else None)
+        if failure is not None:
             # Outside the handler, so that no frame of the transport, which knows the headers, hangs on to it.
-            raise Interrupted(self.growing.completion(ended="interrupted") if self.growing else None)
+            raise failure
 
     def _attempts(self) -> Generator[Completion, None, None]:
         client = self._client
         body = self.request.encode()
-        client.endpoint.check(body)
+        client.endpoint.check(self.request.body())
         for retry in range(1, client.retries + 2):
-            if self._stopped.is_set():
+            if self.stopped.is_set():
                 return
             try:
                 yield from self._attempt(body)
             except CompletionsError as error:
-                if self.stopped:
+                if self.stopped.is_set():
                     return
                 seconds = _wait_before(error, retry)
-                if self.growing.started or retry > client.retries or seconds is None:
+                if self._growing.started or retry > client.retries or seconds is None:
                     raise
                 wait = Wait(_in_short(error), seconds, retry, client.retries)
             else:
@@ -273,48 +315,43 @@ class Stream:
         log.info("%s: %s", self._client.name, wait)
         if self._client.on_wait is not None:
             self._client.on_wait(wait)
-        if _waits.get():
-            self._stopped.wait(wait.seconds)
+        if self._waits:
+            self.stopped.wait(wait.seconds)
 
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
         endpoint = self._client.endpoint
-        clock = _Silence(endpoint.timeout, endpoint.name)
-        response = endpoint.open("POST", "/completions", body, self.trace)
+        watch = self._watch = Watch(endpoint.timeout)
+        response = endpoint.open("POST", "/completions", watch, body)
+        if watch.socket is None and "network_stream" in response.extensions:
+            # Another transport over a socket, such as one through a proxy.
+            watch.socket = response.extensions["network_stream"].get_extra_info("socket")
         try:
-            network = response.extensions.get("network_stream")
-            if network is not None:
-                self._socket = network.get_extra_info("socket")
-            reader = AnswerReader(endpoint.key, name=endpoint.name)
-            for chunk in reader.chunks(clock.watch(read_pieces(endpoint, response))):
-                chunk.request = self.request
-                self.growing.add(chunk)
-                yield chunk
-                clock.reset()
-                if self.stopped:
-                    return
-            if not self.stopped:
-                reader.check_end(self.growing)
+            yield from self._chunks(response, watch)
+        except CompletionsError as error:
+            error.request_id = error.request_id or request_id_of(response)
+            raise
         finally:
             response.close()
-            self._socket = None
+            self._watch = None
 
-
-class _Silence:
-    """Seconds since the last event; keep-alive comments and single bytes do not count as one."""
-
-    def __init__(self, limit: float, name: str) -> None:
-        self._limit = limit
-        self._name = name
-        self._since = time.monotonic()
-
-    def reset(self) -> None:
-        self._since = time.monotonic()
-
-    def watch(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            yield piece
-            if time.monotonic() - self._since > self._limit:
-                raise APITimeoutError(f"{self._name} sent no event for {self._limit:g} s (--timeout)")
+    def _chunks(self, response: httpx.Response, watch: Watch) -> Generator[Completion, None, None]:
+        endpoint = self._client.endpoint
+        reader = AnswerReader(endpoint.key, name=endpoint.name, choices=self.request.choices)
+        pieces = endpoint.pieces(response, watch)
+        for chunk in reader.chunks(pieces):
+            chunk.request = self.request
+            self._growing.add(chunk)
+            yield chunk
+            watch.restart()
+            if self.stopped.is_set():
+                return
+        if self.stopped.is_set():
+            return
+        reader.check_end(self._growing)
+        watch.restart(DRAIN_SECONDS)
+        with contextlib.suppress(CompletionsError):
+            # What follows [DONE] is the end of the transfer: once it is read the connection can be used again.
+            next(pieces, None)
 
 
 def _in_short(error: CompletionsError) -> str:

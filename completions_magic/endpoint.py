@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import logging
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import ClassVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import httpx
 
@@ -30,11 +34,10 @@ from .errors import (
 )
 from .key import ApiKey
 from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
+from .transport import Watch, WatchedTransport
 
 ERROR_BODY_LIMIT = 64 * 2**10
 ERROR_BODY_SECONDS = 5.0
-
-Trace = Callable[[str, Mapping[str, Any]], None]
 
 
 class Endpoint:
@@ -60,6 +63,8 @@ class Endpoint:
         self.timeout = timeout
         if self.key is not None:
             check_in_the_clear(profile)
+            _KeyFilter.keys.add(self.key)
+            _guard_logs()
         self._transport = transport
         self._http: httpx.Client | None = None
 
@@ -76,45 +81,79 @@ class Endpoint:
 
     def _connection(self) -> httpx.Client:
         if self._http is None:
-            timeout = httpx.Timeout(self.timeout, connect=self.connect_timeout)
-            headers = {"User-Agent": f"completions-magic/{version('completions-magic')}", "Accept-Encoding": "identity"}
-            if self._transport is None and self.profile.base_url == LOCAL:
-                self._transport = _embedded()
-            self._http = httpx.Client(
-                transport=self._transport,
-                verify=_tls() if self.profile.base_url.startswith("https:") else _no_tls(),
-                trust_env=not is_loopback(self.profile.base_url),
-                timeout=timeout,
-                headers=headers,
-                auth=_Bearer(self.key) if self.key is not None else None,
-            )
+            try:
+                self._http = self._connect()
+            except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+                # A certificate file that is not there, a proxy variable that is no address.
+                raise ProfileError(f"the connection to {self.name} cannot be set up: {error}") from error
         return self._http
+
+    def _connect(self) -> httpx.Client:
+        base_url = self.profile.base_url
+        context = _tls() if base_url.startswith("https:") else _no_tls()
+        if self._transport is None and base_url == LOCAL:
+            self._transport = _embedded()
+        if self._transport is None and not _has_proxy(base_url):
+            self._transport = WatchedTransport(context)
+        return httpx.Client(
+            transport=self._transport,
+            verify=context,
+            trust_env=not is_loopback(base_url),
+            timeout=httpx.Timeout(self.timeout, connect=self.connect_timeout),
+            headers={"User-Agent": f"completions-magic/{version('completions-magic')}", "Accept-Encoding": "identity"},
+            auth=_Bearer(self.key) if self.key is not None else None,
+        )
 
     def _url(self, route: str) -> str:
         # The host of the in-process endpoint is never looked up.
         base = "http://localhost/v1" if self.profile.base_url == LOCAL else self.profile.base_url
         return base + route
 
-    def open(self, method: str, route: str, body: bytes | None = None, trace: Trace | None = None) -> httpx.Response:
+    def open(self, method: str, route: str, watch: Watch, body: bytes | None = None) -> httpx.Response:
         """Send one request; return the response of a success, unread, or raise what went wrong."""
         connection = self._connection()
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"} if body else {}
-        extensions = {} if trace is None else {"trace": trace}
-        request = connection.build_request(
-            method, self._url(route), content=body, headers=headers, extensions=extensions
-        )
-        with translated(self):
+        request = connection.build_request(method, self._url(route), content=body, headers=headers)
+        with translated(self), watch.watching():
             response = connection.send(request, stream=True)
         if response.is_success:
             return response
         try:
-            raise self._refusal(response)
+            with watch.watching():
+                watch.restart(ERROR_BODY_SECONDS)
+                raise self._refusal(response)
         finally:
             response.close()
 
+    def pieces(self, response: httpx.Response, watch: Watch) -> Iterator[bytes]:
+        """Yield the body of `response` as it comes; raise where it is cut or nothing comes while `watch` waits."""
+        coming = response.iter_bytes()
+        while True:
+            with translated(self, streaming=True), watch.watching():
+                piece = next(coming, None)
+            if piece is None:
+                return
+            yield piece
+            if not watch.left:
+                raise APITimeoutError(f"{self.name} sent no event for {watch.limit:g} s (--timeout)")
+
+    def cleaned(self, error: CompletionsError) -> CompletionsError:
+        """Return the error to raise in its place: named, scrubbed, and without the frames that know the request."""
+        error.endpoint = error.endpoint or self.name
+        if self.key is not None:
+            self.key.clean(error)
+            error.request_id = error.request_id and self.key.scrub(error.request_id)
+        link: BaseException | None = error
+        while link is not None:
+            link.__traceback__ = None
+            if link.__suppress_context__ and link.__cause__ is None:
+                link.__context__ = None
+            link = link.__cause__ or link.__context__
+        return error
+
     def _refusal(self, response: httpx.Response) -> CompletionsError:
         status = response.status_code
-        request_id = response.headers.get("x-request-id") or response.headers.get("request-id")
+        request_id = request_id_of(response)
         if 300 <= status < 400:
             target = response.headers.get("location", "nowhere")
             message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
@@ -122,7 +161,7 @@ class Endpoint:
         said = describe_error(_read_some(response), response.headers.get("content-type", ""))
         message = f"{self.name} answered {status} {response.reason_phrase}".rstrip()
         error = status_error(status)(f"{message}{': ' if said else ''}{said}", status=status, request_id=request_id)
-        error.args = (shorten(str(error) + self._next_step(error)),)
+        error.message += self._next_step(error)
         error.retry_after = _retry_after(response.headers)
         return error
 
@@ -138,20 +177,8 @@ class Endpoint:
             return f" (%completions models lists what it has{path})"
         return ""
 
-    @contextlib.contextmanager
-    def named(self) -> Iterator[None]:
-        """Name the endpoint in every error, and let no key out with one."""
-        try:
-            yield
-        except CompletionsError as error:
-            error.endpoint = error.endpoint or self.name
-            if self.key is not None:
-                error.args = (self.key.scrub(str(error.args[0])),)
-                error.request_id = error.request_id and self.key.scrub(error.request_id)
-            raise
-
-    def check(self, body: bytes) -> None:
-        """Raise PromptError when `body` holds the key itself."""
+    def check(self, body: object) -> None:
+        """Raise PromptError when a text in `body` holds the key itself."""
         if self.key is not None and self.key.is_in(body):
             raise PromptError("the prompt or a parameter holds the key itself: nothing was sent")
 
@@ -165,12 +192,6 @@ class _Bearer(httpx.Auth):
         yield request
 
 
-def read_pieces(endpoint: Endpoint, response: httpx.Response) -> Iterator[bytes]:
-    """Yield the body of `response` as it comes; raise StreamError where it is cut, APITimeoutError where it stalls."""
-    with translated(endpoint, streaming=True):
-        yield from response.iter_bytes()
-
-
 @contextlib.contextmanager
 def translated(endpoint: Endpoint, *, streaming: bool = False) -> Iterator[None]:
     """Turn the transport's exceptions into ours."""
@@ -182,7 +203,7 @@ def translated(endpoint: Endpoint, *, streaming: bool = False) -> Iterator[None]
             f"no connection to {name} within {endpoint.connect_timeout:g} s{_where(endpoint)}"
         ) from error
     except httpx.TimeoutException as error:
-        raise APITimeoutError(f"{name} sent nothing for {endpoint.timeout:g} s (--timeout)") from error
+        raise APITimeoutError(f"{name} sent no event for {endpoint.timeout:g} s (--timeout)") from error
     except httpx.ConnectError as error:
         if _has_cause(error, ssl.SSLError):
             raise APIConnectionError(f"{name} could not be verified: {shorten(str(error), 200)}", kind="tls") from error
@@ -196,6 +217,12 @@ def translated(endpoint: Endpoint, *, streaming: bool = False) -> Iterator[None]
         if streaming:
             raise StreamError(f"{name} cut the answer off ({shorten(str(error), 200)})") from error
         raise APIConnectionError(f"{name} closed the connection without an answer ({error})") from error
+
+
+def request_id_of(response: httpx.Response) -> str | None:
+    """Return the server's name for the request, if it gave one."""
+    named: str | None = response.headers.get("x-request-id") or response.headers.get("request-id")
+    return named
 
 
 def _where(endpoint: Endpoint) -> str:
@@ -213,11 +240,10 @@ def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
 def _read_some(response: httpx.Response) -> bytes:
     """Return the start of an error's body; whatever goes wrong while reading it, the status is what counts."""
     body = bytearray()
-    until = time.monotonic() + ERROR_BODY_SECONDS
     with contextlib.suppress(httpx.HTTPError):
         for piece in response.iter_bytes():
             body += piece
-            if len(body) >= ERROR_BODY_LIMIT or time.monotonic() > until:
+            if len(body) >= ERROR_BODY_LIMIT:
                 break
     return bytes(body[:ERROR_BODY_LIMIT])
 
@@ -249,6 +275,34 @@ def _tls() -> ssl.SSLContext:
 def _no_tls() -> ssl.SSLContext:
     # A context without certificates trusts nobody: right for plain http, where none is used, and free.
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _has_proxy(base_url: str) -> bool:
+    """Say whether the environment's proxy variables apply to `base_url`: never to this machine itself."""
+    parts = urlsplit(base_url)
+    proxies = getproxies()
+    applies = parts.scheme in proxies or "all" in proxies
+    return applies and not is_loopback(base_url) and not proxy_bypass(parts.hostname or "")
+
+
+class _KeyFilter(logging.Filter):
+    """Scrubs what the HTTP library logs at DEBUG: servers' heads, and errors that quote them."""
+
+    keys: ClassVar[WeakSet[ApiKey]] = WeakSet()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.keys:
+            message = record.getMessage()
+            for key in list(self.keys):
+                message = key.scrub(message)
+            record.msg, record.args = message, ()
+        return True
+
+
+@cache
+def _guard_logs() -> None:
+    for name in ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
+        logging.getLogger(name).addFilter(_KeyFilter())
 
 
 def _embedded() -> httpx.BaseTransport:

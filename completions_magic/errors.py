@@ -30,6 +30,8 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
+from .inert import one_line
+
 if TYPE_CHECKING:
     from .schema import Completion
 
@@ -68,7 +70,7 @@ class CompletionsError(Exception):
         request_id: str | None = None,
         partial: Completion | None = None,
     ) -> None:
-        super().__init__(shorten(message))
+        super().__init__(one_line(message, MESSAGE_LIMIT))
         self.kind = kind or self.default_kind
         self.endpoint = endpoint
         self.status = status
@@ -77,8 +79,12 @@ class CompletionsError(Exception):
 
     @property
     def message(self) -> str:
-        """The one line that a person reads."""
+        """The one line that a person reads: inert, and of at most 2,000 characters."""
         return str(self.args[0])
+
+    @message.setter
+    def message(self, message: str) -> None:
+        self.args = (one_line(message, MESSAGE_LIMIT),)
 
     def _render_traceback_(self) -> list[str]:
         # IPython's own hook: the frames would bury the one line that helps.

@@ -24,7 +24,8 @@ class EventDecoder:
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self.limit = limit
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._held = 0
         self._data: list[bytes] = []
         self._size = 0
         self._start = True
@@ -34,33 +35,40 @@ class EventDecoder:
         """Yield the data of every event that `piece` completes."""
         if self._after_cr and piece:
             # CR LF is one line end even when the two arrive in different pieces.
-            if piece[:1] == b"\n":
-                piece = piece[1:]
+            piece = piece.removeprefix(b"\n")
             self._after_cr = False
-        text = self._rest + piece
+        if b"\n" not in piece and b"\r" not in piece:
+            self._keep(piece)
+            return
+        text = b"".join([*self._rest, piece])
+        self._rest = []
+        self._held = 0
         if self._start:
-            if len(text) < len(BOM) and BOM.startswith(text):
-                self._rest = text
-                return
             text = text.removeprefix(BOM)
             self._start = False
         # bytes.splitlines splits at LF, CR and CRLF, and at nothing else.
         lines = text.splitlines(keepends=True)
-        self._rest = b""
-        if lines and lines[-1][-1:] not in (b"\n", b"\r"):
-            self._rest = lines.pop()
-        elif lines and lines[-1].endswith(b"\r"):
-            self._after_cr = True
+        self._after_cr = text.endswith(b"\r")
+        rest = b"" if text.endswith((b"\n", b"\r")) else lines.pop()
         for line in lines:
             yield from self._line(line.rstrip(b"\r\n"))
-        if self._size + len(self._rest) > self.limit:
+        self._keep(rest)
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep the beginning of a line."""
+        self._rest.append(rest)
+        self._held += len(rest)
+        if self._size + self._held > self.limit:
             raise TooLargeError(f"one event of the stream is larger than {self.limit:,} bytes")
 
     def flush(self) -> Iterator[bytes]:
         """Yield the event that the end of the stream left without its blank line."""
-        if self._rest:
-            yield from self._line(self._rest)
-            self._rest = b""
+        rest = b"".join(self._rest)
+        self._rest = []
+        if self._start:
+            rest = rest.removeprefix(BOM)
+        if rest:
+            yield from self._line(rest)
         yield from self._line(b"")
 
     def _line(self, line: bytes) -> Iterator[bytes]:

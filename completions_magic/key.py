@@ -5,13 +5,24 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from typing import NoReturn
+from html import escape
+from typing import Any, NoReturn
 from urllib.parse import quote
 
-from .errors import ProfileError
+from .errors import CompletionsError, ProfileError
 
 MASK = "[key]"
 PIECE = 10
+
+
+def problem_of(value: str) -> str | None:
+    """Return why `value` cannot be a key, without showing it, or None."""
+    value = value.strip()
+    if not value:
+        return "is empty"
+    if not re.fullmatch(r"[!-~]+", value) or value[0] in "\"'" or value[-1] in "\"'":
+        return "holds blanks, line ends, quotes or characters that no key has: copy it again"
+    return None
 
 
 class ApiKey:
@@ -21,23 +32,32 @@ class ApiKey:
     cannot be sent in a header: blanks inside, smart quotes, anything beyond printable ASCII.
     """
 
-    __slots__ = ("__value",)
+    __slots__ = ("__value", "__weakref__")
 
     def __init__(self, value: str, *, origin: str = "the key") -> None:
-        value = value.strip()
-        if not value:
-            raise ProfileError(f"{origin} is empty")
-        if not re.fullmatch(r"[!-~]+", value) or value[0] in "\"'":
-            raise ProfileError(f"{origin} holds blanks, line ends, quotes or characters that no key has: copy it again")
-        self.__value = value
+        problem = problem_of(value)
+        if problem:
+            del value  # a traceback may show what this frame holds
+            raise ProfileError(f"{origin} {problem}")
+        self.__value = value.strip()
 
     def reveal(self) -> str:
         """Return the key itself, for the Authorization header and nothing else."""
         return self.__value
 
+    @property
+    def _is_placeholder(self) -> bool:
+        # Local servers take any word as a key; one that short is no secret, and may be a part of any text.
+        return len(self.__value) < PIECE
+
+    def _spellings(self) -> set[str]:
+        return {self.__value, quote(self.__value, safe=""), json.dumps(self.__value)[1:-1], escape(self.__value)}
+
     def scrub(self, text: str) -> str:
         """Return `text` with the key, and every piece of ten or more of its characters, masked."""
-        spellings = {self.__value, quote(self.__value, safe=""), json.dumps(self.__value)[1:-1]}
+        if self._is_placeholder:
+            return text
+        spellings = self._spellings()
         for spelling in sorted(spellings, key=len, reverse=True):
             text = text.replace(spelling, MASK)
         pieces = {
@@ -45,9 +65,67 @@ class ApiKey:
         }
         return _mask_pieces(text, pieces)
 
-    def is_in(self, content: bytes) -> bool:
-        """Say whether the whole key occurs in `content`."""
-        return self.__value.encode() in content
+    def scrub_all(self, value: Any) -> Any:
+        """Return a decoded JSON `value` with every text in it scrubbed."""
+        if isinstance(value, str):
+            return self.scrub(value)
+        if isinstance(value, dict):
+            return {self.scrub(name): self.scrub_all(entry) for name, entry in value.items()}
+        return [self.scrub_all(entry) for entry in value] if isinstance(value, list) else value
+
+    def traces(self) -> tuple[bytes, ...]:
+        """Return short byte strings of which at least one is in any bytes that show a piece of the key."""
+        if self._is_placeholder:
+            return ()
+        half = PIECE // 2
+        # A window of ten characters holds a whole one of the fives that begin at every fifth place.
+        return tuple(
+            {
+                spelling[start : start + half].encode()
+                for spelling in self._spellings()
+                for start in range(0, len(spelling) - half + 1, half)
+            }
+        )
+
+    def mask_on(self, before: str, text: str) -> str:
+        """Return `text`, which follows `before`, with every tenth and later character of a piece masked.
+
+        For answers that come in chunks: nine characters of a key may have been shown, a tenth is not.
+        """
+        if self._is_placeholder:
+            return text
+        whole = before[1 - PIECE :] + text
+        start = len(whole) - len(text)
+        hidden: set[int] = set()
+        for at in range(len(whole) - PIECE + 1):
+            if whole[at : at + PIECE] in self.__value:
+                hidden.update(range(at, at + PIECE))
+        if not hidden:
+            return text
+        shown = [
+            MASK if at in hidden and at - 1 not in hidden else "" if at in hidden else whole[at]
+            for at in range(start, len(whole))
+        ]
+        return "".join(shown)
+
+    def is_in(self, value: Any) -> bool:
+        """Say whether a text in a JSON `value` holds the whole key."""
+        if isinstance(value, str):
+            return not self._is_placeholder and self.__value in value
+        if isinstance(value, dict):
+            return any(self.is_in(name) or self.is_in(entry) for name, entry in value.items())
+        return isinstance(value, (list, tuple)) and any(self.is_in(entry) for entry in value)
+
+    def clean(self, error: CompletionsError) -> None:
+        """Scrub an error's message, and let go of causes that show a piece of the key."""
+        error.message = self.scrub(error.message)
+        chain: BaseException | None = error
+        while chain is not None:
+            following = chain.__cause__ or chain.__context__
+            if following is not None and self.scrub(f"{following} {following!r}") != f"{following} {following!r}":
+                chain.__cause__ = chain.__context__ = None
+                return
+            chain = following
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ApiKey) and hmac.compare_digest(self.__value, other.reveal())

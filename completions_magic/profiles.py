@@ -16,19 +16,22 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import platformdirs
 
-from .errors import ProfileError, nearest
-from .key import ApiKey
+from .errors import ProfileError, nearest, shorten
+from .key import ApiKey, problem_of
 from .schema import KNOBS
 
 LOCAL = "local"
 """The base URL, and the name, of the embedded endpoint."""
 
 NOTEBOOK_FILE = "completions.toml"
+LONGEST_URL = 2000
+TRUSTED = "trusted"
+"""The file of consents in the user's configuration folder."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class Profile:
                 f"agree once with %completions trust {self.name}",
                 endpoint=self.name,
             )
-        value = os.environ.get(self.api_key_env, "")
-        if not value.strip():
+        if not os.environ.get(self.api_key_env, "").strip():
             raise ProfileError(
                 f"{self.name} needs a key: set the environment variable {self.api_key_env}", endpoint=self.name
             )
-        return ApiKey(value, origin=f"the key in {self.api_key_env}")
+        problem = problem_of(os.environ[self.api_key_env])
+        if problem:
+            raise ProfileError(f"the key in {self.api_key_env} {problem}", endpoint=self.name)
+        return ApiKey(os.environ[self.api_key_env])
 
 
 BUILT_IN = {
@@ -91,16 +96,30 @@ def clean_base_url(base_url: str) -> str:
     """Return `base_url` without a slash at the end or the route; raise ProfileError where it is no base URL."""
     if base_url == LOCAL:
         return base_url
-    try:
-        parts = urlsplit(base_url)
-        _ = parts.port
-    except ValueError:
-        raise ProfileError("the base URL is not a URL: it looks like http://127.0.0.1:8000/v1") from None
+    parts = _split(base_url)
+    if parts is None:
+        raise ProfileError(f"{shorten(base_url, 80)!r} is no base URL: it looks like http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None:
         raise ProfileError("the base URL holds a user name or password: name the key's variable instead")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ProfileError(f"the base URL {base_url!r} is none: it looks like http://127.0.0.1:8000/v1")
-    return base_url.rstrip("/").removesuffix("/completions").rstrip("/")
+    return parts._replace(netloc=parts.netloc.lower()).geturl().rstrip("/").removesuffix("/completions").rstrip("/")
+
+
+def _split(base_url: str) -> SplitResult | None:
+    """Return the parts of a base URL; None where it is none, or where its parts would be read in two ways."""
+    # Printable ASCII without what begins a query or a fragment; a name in other letters is written as xn--….
+    if len(base_url) > LONGEST_URL or not re.fullmatch(r"https?://[!-~]+", base_url, re.IGNORECASE):
+        return None
+    if re.search(r"[?#\\<>\"^`{|}]", base_url):
+        return None
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        _ = parts.port
+        if not host or re.fullmatch(r"[\d.]+", host) or ":" in host:
+            ip_address(host)
+    except ValueError:
+        return None
+    return parts
 
 
 def origin(base_url: str) -> str:
@@ -172,7 +191,8 @@ def choose_profile(
 
 def check_variable(name: str) -> None:
     """Raise ProfileError, without showing it, when `name` is no name of an environment variable."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,79}", name):
+    # A key may look like a name; a name in small letters that no variable has is taken for one.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,79}", name) or (name != name.upper() and name not in os.environ):
         raise ProfileError(
             "--api-key-env takes the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
         )
@@ -201,7 +221,7 @@ def _read_file(path: Path, source: str) -> dict[str, Profile]:
         entries = msgspec.convert(tables.get("profiles", {}), dict[str, _Entry])
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise ProfileError(f"{path}: {error}") from None
     return {name: _profile(name, entry, source) for name, entry in entries.items()}
 
@@ -220,7 +240,10 @@ def _profile(name: str, entry: _Entry, source: str) -> Profile:
     if unknown:
         raise ProfileError(f"{source}: {name!r} sets {unknown[0]!r}, which is no parameter{nearest(unknown[0], KNOBS)}")
     fields = {field: getattr(entry, field) for field in entry.__struct_fields__ if field != "base_url"}
-    return Profile(name, clean_base_url(entry.base_url), source=source, **fields)
+    try:
+        return Profile(name, clean_base_url(entry.base_url), source=source, **fields)
+    except ProfileError as error:
+        raise ProfileError(f"{source}: {name!r}: {error}") from None
 
 
 def user_folder() -> Path:
@@ -230,19 +253,23 @@ def user_folder() -> Path:
 
 def is_trusted(profile: Profile) -> bool:
     """Say whether the person has agreed to send this profile's key to its origin."""
+    path = user_folder() / TRUSTED
     try:
-        lines = (user_folder() / "trusted").read_text("utf-8").splitlines()
-    except OSError:
+        if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return False  # what others can write is nobody's consent
+        return _trust_line(profile) in path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
         return False
-    return _trust_line(profile) in lines
 
 
 def trust(profile: Profile) -> None:
     """Remember that the person agreed to send this profile's key to its origin; the file is theirs alone."""
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "trusted", os.O_WRONLY | os.O_CREAT | os.O_APPEND, stat.S_IRUSR | stat.S_IWUSR)
+    folder.chmod(stat.S_IRWXU)
+    descriptor = os.open(folder / TRUSTED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, stat.S_IRUSR | stat.S_IWUSR)
     with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        (folder / TRUSTED).chmod(stat.S_IRUSR | stat.S_IWUSR)
         file.write(_trust_line(profile) + "\n")
 
 

@@ -23,6 +23,7 @@ class Heard:
 
     @property
     def json(self):
+        """The body, decoded."""
         return json.loads(self.body)
 
 
@@ -142,7 +143,7 @@ def stream(events: Iterable[bytes]) -> bytes:
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    """A scripted server on loopback."""
+    """Give a scripted server on loopback."""
     scripted = ScriptedServer()
     yield scripted
     scripted.close()
@@ -150,7 +151,7 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path):
-    """No setting of the person who runs the tests leaks in, and retries do not wait."""
+    """Let no setting of the person who runs the tests leak in, and retries not wait."""
     for name in (
         "OPENAI_BASE_URL",
         "OPENAI_API_KEY",

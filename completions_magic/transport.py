@@ -1,0 +1,218 @@
+"""HTTP over sockets that can be watched: how long a read may still take, and which socket to shut to end it.
+
+On the public seams of httpx (a transport) and httpcore (a network backend). What httpx brings along knows one
+timeout for each read, which every keep-alive comment and every single byte starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import httpcore
+import httpx
+
+RECEIVE_BYTES = 2**16
+FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
+
+
+class Watch:
+    """Seconds left until something must have come; and the socket that is being read or connected meanwhile."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.socket: socket.socket | None = None
+        self._until = time.monotonic() + limit
+
+    def restart(self, limit: float | None = None) -> None:
+        """Begin anew: what was waited for has come."""
+        self._until = time.monotonic() + (self.limit if limit is None else limit)
+
+    @property
+    def left(self) -> float:
+        """The seconds left, never below 0."""
+        return max(0.0, self._until - time.monotonic())
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Apply to what this thread reads within the block."""
+        token = _watch.set(self)
+        try:
+            yield
+        finally:
+            _watch.reset(token)
+
+    def interrupt(self) -> bool:
+        """Shut the socket, from any thread: a read or a connect on it ends. Say whether there was one."""
+        watched = self.socket
+        if watched is None:
+            return False
+        with contextlib.suppress(OSError):
+            # Below TLS: its own shutdown would pull the rug from under the reader.
+            socket.socket.shutdown(watched, socket.SHUT_RDWR)
+        return True
+
+
+_watch: ContextVar[Watch | None] = ContextVar("completions_magic_watch", default=None)
+
+
+def _patience(watched: socket.socket, timeout: float | None) -> float | None:
+    """Note the socket with the watch of this thread; return how long it may take."""
+    watch = _watch.get()
+    if watch is None:
+        return timeout
+    watch.socket = watched
+    # A timeout of 0 would mean not to wait at all.
+    return max(0.001, watch.left if timeout is None else min(timeout, watch.left))
+
+
+class WatchedStream(httpcore.NetworkStream):
+    """A connected socket as httpcore reads and writes it."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return what has come, at most `max_bytes`."""
+        with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
+            self._socket.settimeout(_patience(self._socket, timeout))
+            return self._socket.recv(min(max_bytes, RECEIVE_BYTES))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of `buffer`."""
+        with _mapped(httpcore.WriteTimeout, httpcore.WriteError):
+            self._socket.settimeout(_patience(self._socket, timeout))
+            self._socket.sendall(buffer)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """Return the stream within TLS, its peer verified."""
+        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+            try:
+                self._socket.settimeout(_patience(self._socket, timeout))
+                return WatchedStream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
+            except BaseException:
+                self.close()
+                raise
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return the socket, the TLS object, or whether the peer has something to read, by httpcore's names."""
+        if info == "is_readable":
+            return _is_readable(self._socket)
+        if info == "ssl_object":
+            return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+        return self._socket if info == "socket" else None
+
+
+def _is_readable(idle: socket.socket) -> bool:
+    """Say whether an idle connection has something to read: its end, as a rule."""
+    if idle.fileno() < 0:
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([idle], [], [], 0)[0])
+    poller = select.poll()  # unlike select it takes any number of descriptors
+    poller.register(idle, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+class WatchedBackend(httpcore.NetworkBackend):
+    """Connects sockets, which a watch can interrupt while they connect."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,  # noqa: ARG002  # httpcore's signature
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002  # httpcore's signature
+    ) -> httpcore.NetworkStream:
+        """Return a connection to the first address of `host` that answers."""
+        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+            failure: OSError = OSError(f"{host} has no address")
+            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                connecting = socket.socket(family, kind, protocol)
+                try:
+                    connecting.settimeout(_patience(connecting, timeout))
+                    connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    connecting.connect(address)
+                except OSError as error:
+                    connecting.close()
+                    failure = error
+                except BaseException:
+                    connecting.close()
+                    raise
+                else:
+                    return WatchedStream(connecting)
+            raise failure
+
+
+@contextlib.contextmanager
+def _mapped(timeout: type[Exception], failure: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise timeout(str(error)) from error
+    except OSError as error:
+        raise failure(str(error)) from error
+
+
+class WatchedTransport(httpx.BaseTransport):
+    """An httpx transport over a pool of watched connections, without proxies."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._pool = httpcore.ConnectionPool(ssl_context=context, network_backend=WatchedBackend(), keepalive_expiry=30)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return the response with its body unread."""
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
+        )
+        asked = httpcore.Request(
+            request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
+        )
+        with _as_httpx():
+            response = self._pool.handle_request(asked)
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response.stream), extensions=response.extensions
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx():
+            yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextlib.contextmanager
+def _as_httpx() -> Iterator[None]:
+    """Raise httpcore's exceptions as those of httpx, which have the same names."""
+    try:
+        yield
+    except (
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.UnsupportedProtocol,
+    ) as error:
+        raise getattr(httpx, type(error).__name__, httpx.TransportError)(str(error)) from error

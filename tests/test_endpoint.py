@@ -1,0 +1,881 @@
+"""The endpoint over a real socket: failures in our words, keys that nobody sees, TLS, redirects and proxies."""
+
+import copy
+import json
+import logging
+import pickle
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import closing
+from urllib.parse import quote
+
+import httpx
+import pytest
+from conftest import DONE, ScriptedServer, answer, event, piece, stream, stream_head
+from IPython.core.ultratb import VerboseTB
+
+from completions_magic import Client, Profile
+from completions_magic.errors import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    CompletionsError,
+    Interrupted,
+    NotFoundError,
+    PermissionDeniedError,
+    ProfileError,
+    PromptError,
+    RateLimitError,
+    RedirectError,
+    ServerError,
+)
+from completions_magic.key import ApiKey
+from completions_magic.profiles import choose_profile
+
+HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
+KEY = "sk-Zq7Xw9Rt2Lm4Kp8V/Bd6Hs1Wf5Gj3Nc0+Ty8Ua"
+"""A key as some services make them: with a slash and a plus, which URLs and JSON may spell in another way."""
+
+
+def leaks(text):
+    """Return the ten-character pieces of the key in `text`, whatever colours it has."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return [KEY[start : start + 10] for start in range(len(KEY) - 9) if KEY[start : start + 10] in text]
+
+
+def chain(error):
+    """Yield an exception, its cause and its context, and theirs."""
+    while error is not None:
+        yield error
+        if error.__cause__ is not None and error.__context__ is not error.__cause__:
+            yield from chain(error.__context__)
+        error = error.__cause__ or error.__context__
+
+
+def shown(error):
+    """Return all the text that an exception and its chain bring along, the traceback too."""
+    parts = [f"{part!s} {part!r} {part.args!r} {vars(part)!r}" for part in chain(error)]
+    return "\n".join([*parts, *traceback.format_exception(error)])
+
+
+def verbose(error):
+    """Return what `%xmode Verbose` shows, locals and all, where a cell raises an error of its own from this one."""
+    wrapped = RuntimeError("of the cell")
+    wrapped.__cause__ = error
+    text = VerboseTB().text(RuntimeError, wrapped, None)
+    assert type(error).__name__ in text
+    return text
+
+
+def failure(client, ask=lambda client: client.complete("a")):
+    """Return the exception that asking raises."""
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  # an interrupt or an error, the tests look
+        ask(client)
+    return caught.value
+
+
+@pytest.fixture
+def keyed(server, monkeypatch):
+    """Give a function that makes a client of the server whose key comes from the environment."""
+    monkeypatch.setenv("SERVER_KEY", KEY)
+    profile = Profile("mine", server.base_url, "SERVER_KEY", "m")
+    return lambda **settings: Client(profile, **{"timeout": 5.0, **settings})
+
+
+# ---------------------------------------------------------------- statuses
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (400, BadRequestError, "bad_request"),
+        (413, BadRequestError, "bad_request"),
+        (422, BadRequestError, "bad_request"),
+        (401, AuthenticationError, "auth"),
+        (402, PermissionDeniedError, "permission"),
+        (403, PermissionDeniedError, "permission"),
+        (404, NotFoundError, "not_found"),
+        (429, RateLimitError, "rate_limit"),
+        (408, ServerError, "server"),
+        (409, ServerError, "server"),
+        (500, ServerError, "server"),
+        (502, ServerError, "server"),
+        (503, ServerError, "server"),
+        (504, ServerError, "server"),
+        (529, ServerError, "server"),
+        (405, APIStatusError, "status"),
+        (410, APIStatusError, "status"),
+        (418, APIStatusError, "status"),
+    ],
+)
+def test_every_status_has_its_error(server, status, error, kind):
+    """Class, kind, status, endpoint, request id and partial completion are those of the tree."""
+    server.scripts = [answer({"error": {"message": "no"}}, status=f"{status} No", headers="X-Request-Id: req-7\r\n")]
+    with server.client(retries=0) as client:
+        raised = failure(client)
+    assert type(raised) is error
+    assert (raised.kind, raised.status, raised.request_id) == (kind, status, "req-7")
+    assert (raised.endpoint, raised.partial) == (server.base_url, None)
+    assert str(status) in str(raised)
+
+
+BODIES = {
+    "OpenAI": {"error": {"message": "top_k is unknown", "type": "invalid_request_error", "param": None, "code": None}},
+    "OpenAI, numbered": {"error": {"message": "top_k is unknown", "type": "BadRequestError", "code": 400}},
+    "vLLM": {"object": "error", "message": "top_k is unknown", "type": "BadRequestError", "param": None, "code": 400},
+    "FastAPI": {"detail": "top_k is unknown"},
+    "FastAPI, list": {"detail": [{"loc": ["body", "top_k"], "msg": "is unknown", "type": "extra"}]},
+    "FastAPI, no place": {"detail": [{"loc": None, "msg": "top_k is unknown"}]},
+    "FastAPI, odd place": {"detail": [{"loc": 3, "msg": "top_k is unknown"}, None, 7]},
+    "text": {"error": "top_k is unknown"},
+    "message": {"message": "top_k is unknown"},
+    "other JSON": {"reason": "top_k is unknown"},
+    "list": ["top_k is unknown"],
+    "plain": b"top_k is unknown\n",
+    "HTML": b"<html><head><title>top_k is\n unknown</title></head><body>" + b"<p>no</p>" * 999,
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_the_message_of_a_refusal_holds_what_the_server_said(server, body):
+    """In any of the shapes that servers use, and on one line without tags."""
+    server.scripts = [answer(body, status="400 Bad Request", kind="text/plain")]
+    with server.client() as client:
+        said = str(failure(client))
+    assert re.search(r"top_k:? is unknown", said)
+    assert "\n" not in said
+    assert "<" not in said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"{}",
+        b"null",
+        b'{"error": {}}',
+        b'{"error": null}',
+        b"x" * 2**20,
+        b'{"error": {"message": "' + b"long " * 2**16 + b'"}}',
+        b"[" * 100_000,
+        b'{"detail": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b"<!doctype html><body>no title",
+    ],
+    ids=[
+        "empty",
+        "bytes",
+        "object",
+        "null",
+        "no message",
+        "null error",
+        "long",
+        "long message",
+        "deep",
+        "nest",
+        "page",
+    ],
+)
+def test_a_refusal_with_an_odd_body_is_still_its_status(server, body):
+    """Whatever the body is, the error is that of the status, on one line of at most 2,000 characters."""
+    server.scripts = [answer(body, status="400 Bad Request")]
+    with server.client() as client:
+        raised = failure(client)
+    assert type(raised) is BadRequestError
+    assert len(str(raised)) <= 2000
+    assert "\n" not in str(raised)
+
+
+def test_a_long_reason_does_not_make_a_long_message(server):
+    """The status line is the server's too."""
+    server.scripts = [answer(b"no", status="400 " + "no " * 9999)]
+    with server.client() as client:
+        assert len(str(failure(client))) <= 2000
+
+
+def test_an_error_can_always_be_written(server):
+    """Halves of surrogate pairs in what a server says become U+FFFD: a kernel cannot send them."""
+    server.scripts = [answer(b'{"error": {"message": "no \\ud83d"}}', status="400 Bad Request")]
+    with server.client() as client:
+        assert "no \ufffd" in str(failure(client)).encode().decode()
+
+
+def test_an_error_body_that_never_ends_is_left(server):
+    """The status is what counts: the body is read up to a limit, and the connection closed."""
+
+    def endless(connection):
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(piece(b"x" * 2**12))
+        except OSError:
+            server.gone.set()
+
+    server.scripts = [endless]
+    with server.client() as client:
+        assert type(failure(client)) is BadRequestError
+    assert server.gone.wait(5)
+
+
+def test_an_error_body_that_is_cut_is_still_its_status(server):
+    """What went wrong while the body was read does not hide the status."""
+    server.scripts = [lambda connection: connection.sendall(b"HTTP/1.1 400 No\r\nContent-Length: 99\r\n\r\ntop_k")]
+    with server.client() as client:
+        raised = failure(client)
+    assert type(raised) is BadRequestError
+    assert "top_k" in str(raised)
+
+
+def test_headers_without_an_end_are_refused(server):
+    """The size of a head is bounded."""
+
+    def endless(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        try:
+            while True:
+                connection.sendall(b"X-More: " + b"x" * 2**12 + b"\r\n")
+        except OSError:
+            server.gone.set()
+
+    server.scripts = [endless]
+    with server.client(retries=0) as client:
+        assert isinstance(failure(client), APIConnectionError)
+    assert server.gone.wait(5)
+
+
+@pytest.mark.parametrize("header", ["X-Request-Id", "Request-Id"])
+def test_the_request_id_is_the_servers(server, header):
+    """Both names of the header are read."""
+    server.scripts = [answer({}, status="400 Bad Request", headers=f"{header}: req-7\r\n")]
+    with server.client() as client:
+        assert failure(client).request_id == "req-7"
+
+
+def test_a_refused_key_says_which_variable_to_look_at(server, keyed):
+    """The next step after a 401 names the variable, never its value."""
+    server.scripts = [answer({}, status="401 Unauthorized")]
+    with keyed() as client:
+        assert "SERVER_KEY" in str(failure(client))
+
+
+def test_a_missing_key_says_which_option_names_one(server):
+    """The next step after a 401 without a key is --api-key-env."""
+    server.scripts = [answer({}, status="401 Unauthorized")]
+    with server.client() as client:
+        assert "--api-key-env" in str(failure(client))
+
+
+def test_a_404_says_how_base_urls_end(server):
+    """Where /v1 is missing the message says so."""
+    server.scripts = [answer({}, status="404 Not Found")]
+    with Client(base_url=server.origin, model="m") as client:
+        assert "/v1" in str(failure(client))
+
+
+def test_a_body_that_does_not_decompress_is_no_completion(server):
+    """Compression was not asked for; a broken one is a decode error."""
+    server.scripts = [answer(b"not gzip at all", headers="Content-Encoding: gzip\r\n")]
+    with server.client() as client:
+        assert failure(client).kind == "decode"
+
+
+# ---------------------------------------------------------------- redirects
+
+
+@pytest.fixture
+def elsewhere():
+    """Give a second server, which should hear nothing."""
+    with closing(ScriptedServer([HELLO])) as other:
+        yield other
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(server, keyed, elsewhere, status):
+    """Neither key nor prompt goes on; the error names the target and is not tried again."""
+    target = f"{elsewhere.base_url}/completions"
+    server.scripts = [answer(b"", status=f"{status} Moved", headers=f"Location: {target}\r\n")]
+    with keyed() as client:
+        raised = failure(client)
+    assert type(raised) is RedirectError
+    assert (raised.kind, raised.status) == ("redirect", status)
+    assert target in str(raised)
+    assert (len(server.heard), elsewhere.heard) == (1, [])
+
+
+def test_a_redirect_of_the_models_is_not_followed(server, keyed, elsewhere):
+    """A GET is not followed either."""
+    server.scripts = [answer(b"", status="302 Found", headers=f"Location: {elsewhere.base_url}/models\r\n")]
+    with keyed() as client:
+        assert failure(client, Client.models).kind == "redirect"
+    assert elsewhere.heard == []
+
+
+def test_a_redirect_to_nowhere_is_a_redirect(server):
+    """A status without a Location is one too."""
+    server.scripts = [answer(b"", status="302 Found")]
+    with server.client() as client:
+        assert failure(client).kind == "redirect"
+
+
+# ---------------------------------------------------------------- TLS
+
+# Made for these tests: it guards nothing, and no machine trusts it.
+SELF_SIGNED = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg5EyZFUjOzlOV5y5n
+ps5unE9/NgnxK9HAwYY7Iii/7wmhRANCAAStkljJZksS+CI11NufcktrU3SkmCXz
+Eo/HLvYOfJCbJfCfzgfL6OvpUJTi8Dk7ycmwCuhPpIePDZ9PuezgubB+
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBZzCCAQ2gAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMM
+CWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABK2SWMlmSxL4IjXU
+259yS2tTdKSYJfMSj8cu9g58kJsl8J/OB8vo6+lQlOLwOTvJybAK6E+kh48Nn0+5
+7OC5sH6jTjBMMA8GA1UdEwEB/wQFMAMBAf8wGgYDVR0RBBMwEYIJbG9jYWxob3N0
+hwR/AAABMB0GA1UdDgQWBBR01BktOuuKBxIFE9UAQsSzq5R9PzAKBggqhkjOPQQD
+AgNIADBFAiAFOvs90MeUUMVZQpgXJx3vUy4IhX0quaF78aKaXxGoZAIhAPwE2gc2
+9DRRD5HVH5ZMYdpTtCmxMyzUt7+1vTRYSaTW
+-----END CERTIFICATE-----
+"""
+
+
+class TlsServer(ScriptedServer):
+    """The scripted server behind a certificate that it has signed itself."""
+
+    def __init__(self, pem, scripts):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(pem)
+        super().__init__(scripts)
+        self.base_url = f"https://127.0.0.1:{self.port}/v1"
+
+    def _talk(self, connection):
+        try:
+            wrapped = self._context.wrap_socket(connection, server_side=True)
+        except OSError:
+            connection.close()
+        else:
+            super()._talk(wrapped)
+
+
+@pytest.fixture
+def pem(tmp_path):
+    """Give the file of the certificate."""
+    path = tmp_path / "self-signed.pem"
+    path.write_text(SELF_SIGNED)
+    return path
+
+
+@pytest.fixture
+def tls(pem):
+    """Give a server with a certificate that nobody has signed but itself."""
+    with closing(TlsServer(pem, [HELLO])) as server:
+        yield server
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tls):
+    """Kind "tls", not tried again, and the server hears neither key nor prompt."""
+    waits = []
+    with tls.client(api_key=KEY, on_wait=waits.append) as client:
+        raised = failure(client)
+    assert type(raised) is APIConnectionError
+    assert (raised.kind, waits, tls.heard) == ("tls", [], [])
+    assert leaks(shown(raised) + verbose(raised)) == []
+
+
+def test_the_scheme_in_capitals_is_refused_alike(tls):
+    """HTTPS:// is https://, with its certificates."""
+    with Client(base_url=tls.base_url.replace("https", "HTTPS"), model="m") as client:
+        assert failure(client).kind == "tls"
+
+
+@pytest.mark.parametrize("name", ["PYTHONHTTPSVERIFY", "CURL_SSL_NO_VERIFY", "NODE_TLS_REJECT_UNAUTHORIZED"])
+def test_no_variable_turns_verification_off(tls, monkeypatch, name):
+    """What turns it off elsewhere does nothing here."""
+    monkeypatch.setenv(name, "0")
+    with tls.client() as client:
+        assert failure(client).kind == "tls"
+
+
+def test_a_certificate_that_is_trusted_is_accepted(tls, pem):
+    """Trust is given with the transport."""
+    with tls.client(transport=httpx.HTTPTransport(verify=ssl.create_default_context(cafile=pem))) as client:
+        assert client.complete("a").text == "Hello"
+
+
+def test_stop_ends_a_silent_stream_over_tls(tls, pem):
+    """The socket under the encryption is what is shut."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def stall(connection):
+        connection.sendall(stream_head() + piece(event("Hel")))
+        tls.wait_until_gone(connection)
+
+    def read(chunks):
+        for _ in chunks:
+            begun.set()
+        ended.set()
+
+    tls.scripts = [stall]
+    with tls.client(transport=httpx.HTTPTransport(verify=ssl.create_default_context(cafile=pem))) as client:
+        chunks = client.stream("a")
+        threading.Thread(target=read, args=(chunks,), daemon=True).start()
+        assert begun.wait(5)
+        chunks.stop()
+        assert ended.wait(2)
+        assert tls.gone.wait(2)
+    assert chunks.partial.text == "Hel"
+
+
+class PlainServer(ScriptedServer):
+    """A server that answers whatever it gets with a refusal in plain http."""
+
+    def _talk(self, connection):
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer(b"", status="400 Bad Request"))
+
+
+def test_tls_to_a_server_without_it_is_of_kind_tls():
+    """https:// on a port of plain http is a failure of TLS, not of the connection."""
+    with closing(PlainServer()) as plain:
+        base_url = plain.base_url.replace("http", "https")
+        with Client(base_url=base_url, model="m", retries=0) as client:
+            assert failure(client).kind == "tls"
+
+
+def test_a_missing_certificate_file_is_a_configuration_error(tls, tmp_path):
+    """A variable that names a file which is not there gives an error of the tree, not a bare one."""
+    code = (
+        "import sys; from completions_magic import Client, CompletionsError\n"
+        "try: Client(base_url=sys.argv[1], model='m').complete('a')\n"
+        "except CompletionsError as error: print('kind', error.kind)\n"
+    )
+    environment = {"SSL_CERT_FILE": str(tmp_path / "missing.pem"), "PYTHONPATH": ":".join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tls.base_url], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.returncode) == ("kind config\n", 0), ran.stderr
+
+
+# ---------------------------------------------------------------- where a key goes
+
+
+def authorization(server):
+    """Return the Authorization headers that the server heard."""
+    return [heard.headers.get("authorization") for heard in server.heard]
+
+
+def test_a_key_is_sent_as_a_bearer_token(server, keyed):
+    """The key of the profile's variable goes to the profile's origin, in the one header that is for it."""
+    server.scripts = [HELLO]
+    with keyed() as client:
+        client.complete("a")
+    heard = server.heard[0]
+    assert heard.headers.pop("authorization") == f"Bearer {KEY}"
+    assert leaks(f"{heard.path} {heard.headers} {heard.body!r}") == []
+
+
+def test_the_key_of_the_environment_is_not_sent_to_a_base_url_that_is_given(server, monkeypatch):
+    """OPENAI_API_KEY stays here unless it is bound to the address."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.scripts = [HELLO]
+    with Client(base_url=server.base_url, model="m") as client:
+        client.complete("a")
+    assert authorization(server) == [None]
+
+
+def test_the_key_of_the_environment_is_not_sent_beside_another_origin(server, elsewhere, monkeypatch):
+    """A key that belongs to OPENAI_BASE_URL does not go to a base URL of another port."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", elsewhere.base_url)
+    server.scripts = [HELLO]
+    with Client(base_url=server.base_url, model="m") as client:
+        client.complete("a")
+    assert authorization(server) == [None]
+
+
+def test_the_key_of_the_environment_goes_to_the_base_url_of_the_environment(server, monkeypatch):
+    """OPENAI_API_KEY belongs to OPENAI_BASE_URL."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    server.scripts = [HELLO]
+    with Client(model="m") as client:
+        client.complete("a")
+    assert authorization(server) == [f"Bearer {KEY}"]
+
+
+def test_a_key_that_is_bound_to_a_base_url_is_sent_there(server, monkeypatch):
+    """--api-key-env beside --base-url is the consent."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.scripts = [HELLO]
+    with Client(choose_profile(base_url=server.base_url, api_key_env="OPENAI_API_KEY", model="m")) as client:
+        client.complete("a")
+    assert authorization(server) == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize("spelling", [f"{KEY}\n", f"  {KEY}\t", f"{KEY}\r\n"])
+def test_blanks_around_a_key_are_dropped(server, monkeypatch, spelling):
+    """What a file or a clipboard adds is not sent."""
+    monkeypatch.setenv("SERVER_KEY", spelling)
+    server.scripts = [HELLO]
+    with Client(Profile("mine", server.base_url, "SERVER_KEY", "m")) as client:
+        client.complete("a")
+    assert authorization(server) == [f"Bearer {KEY}"]
+
+
+BAD_KEYS = {
+    "a blank inside": f"{KEY[:20]} {KEY[20:]}",
+    "a line end inside": f"{KEY}\nX-Evil: 1",
+    "smart quotes": f"\u201c{KEY}\u201d",
+    "quotes": f'"{KEY}"',
+    "an open quote": f"{KEY}'",
+    "a control": f"{KEY}\x7f",
+    "a letter beyond ASCII": f"{KEY}é",
+}
+
+
+@pytest.mark.parametrize("value", BAD_KEYS.values(), ids=BAD_KEYS.keys())
+def test_a_key_that_no_header_takes_is_refused_unseen(server, monkeypatch, value):
+    """Nothing is sent, and neither the message nor any frame of the traceback shows it."""
+    monkeypatch.setenv("SERVER_KEY", value)
+    raised = failure(Profile("mine", server.base_url, "SERVER_KEY", "m"), Client)
+    assert type(raised) is ProfileError
+    assert "SERVER_KEY" in str(raised)
+    assert server.heard == []
+    assert leaks(shown(raised)) == []
+    assert leaks(verbose(raised)) == []
+
+
+@pytest.mark.parametrize("value", [None, "", "  \n"])
+def test_a_key_that_is_missing_is_asked_for(server, monkeypatch, value):
+    """The error names the variable, before anything is sent."""
+    monkeypatch.delenv("SERVER_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SERVER_KEY", value)
+    with pytest.raises(ProfileError, match="SERVER_KEY"):
+        Client(Profile("mine", server.base_url, "SERVER_KEY", "m"))
+
+
+CLEAR = [
+    "http://192.0.2.1/v1",
+    "http://completions.invalid:8000/v1",
+    "HTTP://192.0.2.1/v1",
+    "hTTp://192.0.2.1/v1",
+    "http://localhost.completions.invalid/v1",
+    "http://127.0.0.1.completions.invalid/v1",
+    "http://0.0.0.0:8000/v1",
+    "http://[2001:db8::1]/v1",
+]
+
+
+@pytest.mark.parametrize("base_url", CLEAR)
+def test_a_key_does_not_travel_in_the_clear(base_url):
+    """Plain http to another machine is refused with a key, before anything is sent."""
+    raised = failure(base_url, lambda base_url: Client(base_url=base_url, api_key=KEY, model="m"))
+    assert type(raised) is ProfileError
+    assert "TLS" in str(raised)
+
+
+@pytest.mark.parametrize("base_url", CLEAR)
+def test_plain_http_without_a_key_is_allowed(base_url):
+    """There is nothing to lose: servers in one's own network have no certificates."""
+    Client(base_url=base_url, model="m").close()
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:1/v1", "http://localhost:1/v1", "http://[::1]:1/v1", "http://127.9.8.7/v1"]
+)
+def test_a_key_may_go_to_this_machine_in_the_clear(base_url):
+    """Loopback needs no TLS."""
+    Client(base_url=base_url, api_key=KEY, model="m").close()
+
+
+def test_a_profile_may_allow_a_key_in_the_clear():
+    """allow_http is the consent in words."""
+    Client(Profile("lab", "http://192.0.2.1/v1", allow_http=True), api_key=KEY).close()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.complete(f"My key is {KEY}, is that right?"),
+        lambda client: client.complete(["a", KEY]),
+        lambda client: client.complete("a", suffix=KEY),
+        lambda client: client.complete("a", stop=[KEY]),
+        lambda client: client.complete("a", metadata={"key": KEY}),
+        lambda client: client.complete("a", model=KEY),
+    ],
+    ids=["prompt", "list", "suffix", "stop", "extra", "model"],
+)
+def test_a_request_that_holds_the_active_key_is_refused(server, keyed, ask):
+    """Nothing is sent, and the error does not repeat it."""
+    with keyed() as client:
+        raised = failure(client, ask)
+    assert type(raised) is PromptError
+    assert leaks(f"{raised} {raised!r}") == []
+    assert server.heard == []
+
+
+@pytest.mark.parametrize("key", ["sk-abc\\defghijklmnop", 'sk-abc"defghijklmnop'])
+def test_a_request_that_holds_a_key_which_json_spells_in_another_way_is_refused(server, key):
+    """A backslash or a quote in the key does not hide it."""
+    server.scripts = [HELLO]
+    with server.client(api_key=key) as client:
+        assert type(failure(client, lambda client: client.complete(f"My key is {key}."))) is PromptError
+    assert server.heard == []
+
+
+# ---------------------------------------------------------------- a key that nobody sees
+
+
+def test_a_key_shows_itself_to_nobody():
+    """Repr, str, formats, JSON, copies and containers show nothing; pickling raises TypeError."""
+    key = ApiKey(KEY)
+    written = [repr(key), str(key), f"{key}", f"{key!r:>60}", repr([key]), repr({key: key}), str(dir(key))]
+    written += [repr(copy.copy(key)), repr(copy.deepcopy({"key": key})), json.dumps(key, default=str)]
+    assert leaks(" ".join(written)) == []
+    assert copy.deepcopy(key).reveal() == KEY
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError):
+            pickle.dumps(key, protocol)
+    with pytest.raises(TypeError):
+        vars(key)
+
+
+def test_nothing_that_a_client_is_made_of_shows_its_key(server, keyed):
+    """Reprs of the client, its parts, its stream and its answer are without the key."""
+    server.scripts = [HELLO]
+    with keyed() as client:
+        chunks = client.stream("a")
+        list(chunks)
+        parts = [client, client.profile, client.endpoint, client.endpoint.key, chunks, chunks.request, chunks.partial]
+        written = [f"{part!r} {part!s}" for part in parts]
+        written += [repr(vars(part)) for part in (client, client.profile, client.endpoint, chunks)]
+        written += [client.endpoint.describe_post(), repr(client.identity)]
+    assert leaks(" ".join(written)) == []
+
+
+ECHOES = {
+    "JSON": answer({"error": {"message": f"wrong key: {KEY}", "code": KEY}}, status="401 No"),
+    "JSON with escapes": answer(
+        json.dumps({"error": f"wrong key {KEY}"}).replace("/", "\\/").encode(), status="401 No"
+    ),
+    "half of it": answer({"error": {"message": f"wrong key: {KEY[:14]}****{KEY[-12:]}"}}, status="401 No"),
+    "URL-quoted": answer({"error": {"message": f"no such page: /?key={quote(KEY, safe='')}"}}, status="404 No"),
+    "HTML": answer(f"<title>Bearer {KEY}</title>".encode(), status="403 No", kind="text/html"),
+    "plain": answer(f"Authorization: Bearer {KEY}".encode(), status="500 No", kind="text/plain"),
+    "the reason": answer(b"", status=f"403 {KEY} is not allowed"),
+    "a redirect": answer(b"", status="302 Found", headers=f"Location: https://completions.invalid/?key={KEY}\r\n"),
+    "the request id": answer({}, status="400 No", headers=f"X-Request-Id: {KEY}\r\n"),
+    "the retry": answer({}, status="429 No", headers=f"Retry-After: {KEY}\r\n"),
+    "a broken header": f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode(),
+    "a broken status line": f"{KEY} {KEY}\r\n\r\n".encode(),
+    "a broken length": f"HTTP/1.1 200 OK\r\nContent-Length: {KEY}\r\n\r\n".encode(),
+    "a broken chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode(),
+    "a page": answer(f"<html>{KEY}</html>".encode()),
+    "no JSON": answer(f"your key: {KEY}".encode()),
+    "other JSON": answer({"authorization": f"Bearer {KEY}"}),
+    "a list": answer([KEY, KEY]),
+    "an error in a stream": stream([event("Hel"), f'data: {{"error": "{KEY}"}}\n\n'.encode()]),
+    "an answer that is cut": stream([event(f"Hel {KEY}")]),
+}
+
+
+@pytest.fixture(params=ECHOES.values(), ids=ECHOES.keys())
+def echoed(request, server, keyed):
+    """Give the error of a call whose server echoes the key."""
+    server.scripts = [request.param]
+    with keyed(retries=1) as client:
+        return failure(client)
+
+
+def test_a_key_that_the_server_echoes_in_a_failure_is_masked(echoed):
+    """Neither message, fields and partial completion, nor the chain of exceptions holds a piece of it."""
+    assert isinstance(echoed, CompletionsError)
+    assert leaks("" if echoed.partial is None else json.dumps(echoed.partial.to_dict())) == []
+    assert leaks(f"{echoed} {echoed.request_id}") == []
+    assert leaks(shown(echoed)) == []
+
+
+def test_a_key_that_the_server_echoes_in_a_failure_is_in_no_frame(echoed):
+    """A verbose traceback shows the locals of every frame that an exception hangs on to."""
+    assert leaks(verbose(echoed)) == []
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
+def test_a_key_that_the_server_echoes_in_a_failure_is_not_logged(server, keyed, caplog, echo):
+    """The loggers of the HTTP library write heads down at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    server.scripts = [echo]
+    with keyed(retries=1) as client:
+        failure(client)
+    assert "send_request_headers" in caplog.text
+    assert leaks(caplog.text) == []
+
+
+SPELLINGS = {
+    "raw": KEY,
+    "URL-quoted": quote(KEY, safe=""),
+    "JSON with escaped slashes": KEY.replace("/", "\\/"),
+    "JSON in numbers": "".join(f"\\u{ord(sign):04x}" for sign in KEY),
+    "the first half": KEY[:20],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choices":[{"text":"your key: #.","index":0,"finish_reason":"stop"}]}',
+        '{"choices":[{"text":"a","index":0,"finish_reason":"stop","note":"#"}],"id":"#","model":"#","more":["#"]}',
+        '{"choices":[{"text":"a","finish_reason":"stop","logprobs":{"tokens":["#"],"top_logprobs":[{"#":-1}]}}]}',
+    ],
+    ids=["text", "other fields", "logprobs"],
+)
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_a_key_that_the_server_echoes_in_an_answer_is_masked(server, keyed, body, spelling, streamed):
+    """In every field, however it is spelled: an answer is shown and saved."""
+    body = body.replace("#", spelling).encode()
+    server.scripts = [stream([b"data: " + body + b"\n\n", DONE]) if streamed else answer(body)]
+    with keyed() as client:
+        completion = client.complete("a")
+    assert completion.finished
+    assert leaks(json.dumps(completion.to_dict())) == []
+
+
+@pytest.mark.parametrize("size", [15, 4])
+def test_a_key_that_is_echoed_in_several_chunks_is_masked_in_their_sum(server, keyed, size):
+    """Servers stream token by token, so an echo comes in pieces."""
+    pieces = [event(KEY[start : start + size]) for start in range(0, len(KEY), size)]
+    server.scripts = [stream([*pieces, event(" it is", reason="stop"), DONE])]
+    with keyed() as client:
+        completion = client.complete("a")
+    assert completion.text.endswith(" it is")
+    assert leaks(completion.text) == []
+
+
+def test_a_mask_shows_nothing_of_the_key(server, keyed):
+    """What stands in its place is the same for every key, and the text around it is whole."""
+    server.scripts = [stream([event(f"<{KEY}>", reason="stop"), DONE])]
+    with keyed() as client:
+        assert client.complete("a").text == "<[key]>"
+
+
+def test_a_log_at_debug_shows_no_key(server, keyed, caplog):
+    """A run with retries, a stream, a header that echoes the key, and a list of models writes no piece of it."""
+    caplog.set_level(logging.DEBUG)
+    echo = f"X-Echo: Bearer {KEY}\r\n"
+    server.scripts = [answer({}, status="503 Busy", headers=echo), HELLO, answer({"data": []}, headers=echo)]
+    with keyed() as client:
+        client.complete("a")
+        client.models()
+    assert "503" in caplog.text
+    assert leaks(caplog.text) == []
+
+
+def hang_up(connection):
+    """Close without an answer."""
+
+
+def interrupt(server):
+    """Return a script that presses Ctrl-C while the client waits for the head."""
+
+    def script(connection):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        server.wait_until_gone(connection)
+
+    return script
+
+
+PHASES = {
+    "no answer": lambda _: hang_up,
+    "silence": lambda server: server.wait_until_gone,
+    "a cut": lambda _: stream([event("Hel")]),
+    "a broken cut": lambda _: stream_head() + piece(event("Hel")) + b"zz\r\n",
+    "a refusal": lambda _: answer({"error": "no"}, status="400 Bad Request"),
+    "an interrupt": interrupt,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES.keys())
+@pytest.mark.parametrize("ask", [lambda client: client.complete("a"), Client.models], ids=["complete", "models"])
+def test_a_failure_in_any_phase_shows_no_key(server, keyed, phase, ask):
+    """Not in the message, not in the chain, not in the locals of any frame, of ours or of the HTTP library."""
+    server.scripts = [phase(server)]
+    with keyed(timeout=0.3, retries=0) as client:
+        raised = failure(client, ask)
+    assert isinstance(raised, (CompletionsError, KeyboardInterrupt))
+    assert leaks(shown(raised) + verbose(raised)) == []
+    if isinstance(raised, KeyboardInterrupt):
+        # Where in the HTTP library it strikes is chance, and some of those frames know the headers.
+        assert "httpcore" not in verbose(raised)
+
+
+def test_a_port_that_nobody_listens_on_shows_no_key(server, keyed):
+    """Where no connection was made there is nothing to see either."""
+    with closing(ScriptedServer()) as other:
+        port = other.port
+        other._listener.shutdown(2)
+    with Client(Profile("gone", f"http://127.0.0.1:{port}/v1", "SERVER_KEY", "m"), retries=0) as client:
+        raised = failure(client)
+    assert raised.kind == "connect"
+    assert leaks(shown(raised) + verbose(raised)) == []
+
+
+def test_an_interrupt_is_shown_on_one_line(server, keyed):
+    """The person sees that it was interrupted, not the frames of the transport."""
+    server.scripts = [interrupt(server)]
+    with keyed() as client:
+        raised = failure(client)
+    assert type(raised) is Interrupted
+    assert raised._render_traceback_() == ["Interrupted"]
+
+
+# ---------------------------------------------------------------- proxies
+
+PROXIES = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+
+
+@pytest.mark.parametrize("variable", PROXIES)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_proxy_does_not_hear_of_this_machine(server, elsewhere, monkeypatch, variable, host):
+    """Proxy variables do not apply to loopback."""
+    monkeypatch.setenv(variable, elsewhere.origin)
+    server.scripts = [HELLO]
+    with Client(base_url=f"http://{host}:{server.port}/v1", model="m") as client:
+        assert client.complete("a").text == "Hello"
+    assert elsewhere.heard == []
+
+
+@pytest.mark.parametrize("variable", PROXIES)
+def test_a_proxy_is_asked_for_other_machines(elsewhere, monkeypatch, variable):
+    """Proxy variables apply to all other hosts."""
+    monkeypatch.setenv(variable, elsewhere.origin)
+    with Client(base_url="http://completions.invalid/v1", model="m") as client:
+        assert client.complete("a").text == "Hello"
+    assert elsewhere.heard[0].path == "http://completions.invalid/v1/completions"
+
+
+def test_a_proxy_that_refuses_a_tunnel_is_a_failed_connection(elsewhere, monkeypatch):
+    """It hears the host, never the key."""
+    monkeypatch.setenv("HTTPS_PROXY", elsewhere.origin)
+    elsewhere.scripts = [answer(b"", status="407 Proxy Authentication Required")]
+    with Client(base_url="https://completions.invalid/v1", api_key=KEY, model="m", retries=0) as client:
+        raised = failure(client)
+    assert raised.kind == "connect"
+    assert (elsewhere.heard[0].method, elsewhere.heard[0].path) == ("CONNECT", "completions.invalid:443")
+    assert leaks(f"{elsewhere.heard} {shown(raised)}") == []
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://127.0.0.1:1", "http://127.0.0.1:no", "//"])
+def test_a_proxy_that_cannot_be_used_is_an_error_of_the_tree(monkeypatch, proxy):
+    """A variable that the HTTP library cannot use gives one of our errors, not a bare one."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with Client(base_url="http://completions.invalid/v1", model="m", retries=0) as client:
+        assert isinstance(failure(client), CompletionsError)

@@ -1,0 +1,363 @@
+"""A key shows itself to nobody but the request that it is for."""
+
+import copy
+import json
+import logging
+import pickle
+import pprint
+import string
+import traceback
+from dataclasses import dataclass
+from html import escape
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from conftest import DONE, answer, event, stream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.lib.pretty import pretty
+from traitlets.config import Config
+
+from completions_magic import Client
+from completions_magic.errors import CompletionsError, ProfileError, PromptError
+from completions_magic.key import MASK, ApiKey
+
+relaxed = settings(deadline=None)
+
+KEY = "sk-0123456789+abcdefghij/klmnopqrst="
+
+
+def shows(text, key=KEY):
+    """Say whether any ten characters of `key` are in `text`."""
+    return any(key[at : at + 10] in text for at in range(len(key) - 9))
+
+
+@pytest.fixture
+def shell():
+    """Return an IPython shell that writes no history."""
+    return InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+
+
+# -- the object --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Settings:
+    """Something that holds a key, as a person's own class may."""
+
+    key: ApiKey
+
+
+def traced(key):
+    """Return a traceback that shows the local variables of a frame with the key in it."""
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError as error:
+        return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+WAYS = {
+    "repr": repr,
+    "str": str,
+    "f-string": lambda key: f"{key} {key!s} {key!r} {key!a} {key:>40} {key:s}",
+    "format": lambda key: format(key, "^40") + "{} {k!r}".format(key, k=key),  # noqa: UP032  # another way in
+    "percent": lambda key: "%s %r %a" % (key, key, key),  # noqa: UP031  # the old way has to hold too
+    "list": lambda key: str([key, {key: key}]),
+    "dataclass": lambda key: repr(Settings(key)),
+    "pprint": pprint.pformat,
+    "IPython": pretty,
+    "copy": lambda key: repr(copy.copy(key)),
+    "deepcopy": lambda key: repr(copy.deepcopy({"key": key})),
+    "bytes": lambda key: str(key).encode().hex(),
+    "dir": lambda key: " ".join(dir(key)),
+    "logging": lambda key: logging.LogRecord("x", 10, "x", 1, "%s %r", (key, key), None).getMessage(),
+    "traceback": traced,
+    "JSON with a default": lambda key: json.dumps({"key": key}, default=str),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_no_way_of_writing_a_key_shows_it(way):
+    """Repr, str, formats, containers, copies, logs and tracebacks show nothing of the key."""
+    written = way(ApiKey(KEY))
+    assert written
+    assert not shows(written)
+    assert KEY[:3] not in written
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda key: copy.deepcopy([key])[0]])
+def test_a_copy_of_a_key_is_the_key(copied):
+    """A copy works as the key does."""
+    assert copied(ApiKey(KEY)).reveal() == KEY
+
+
+def test_a_key_has_no_variables_to_look_at():
+    """`vars` of a key is an error, not its value."""
+    with pytest.raises(TypeError):
+        vars(ApiKey(KEY))
+
+
+@pytest.mark.parametrize(
+    "write", [json.dumps, msgspec.json.encode, msgspec.to_builtins, lambda key: json.dumps(key, default=vars)]
+)
+def test_a_key_is_not_written_as_json(write):
+    """JSON of a key is an error without the key."""
+    with pytest.raises(TypeError) as caught:
+        write(ApiKey(KEY))
+    assert not shows(str(caught.value))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("held", [lambda key: key, lambda key: [key], Settings])
+def test_a_key_is_not_pickled(held, protocol):
+    """Pickling a key, or what holds one, raises; the message is without the key."""
+    with pytest.raises(TypeError, match="not pickled") as caught:
+        pickle.dumps(held(ApiKey(KEY)), protocol)
+    assert not shows(str(caught.value))
+
+
+def test_keys_compare_by_value_and_with_keys_only():
+    """Two keys of one value are one key in a dictionary; the text itself is another thing."""
+    assert {ApiKey(KEY): 1}[ApiKey(f" {KEY}\n")] == 1
+    assert ApiKey(KEY) != ApiKey(KEY + "x")
+    assert ApiKey(KEY) != KEY
+
+
+def test_a_verbose_traceback_shows_no_key(shell, capsys):
+    """`%xmode Verbose` prints the variables of every frame: the key among them as a mask."""
+    shell.push({"key": ApiKey(KEY)})
+    shell.run_line_magic("xmode", "Verbose")
+    shell.run_cell("def call(inner):\n    raise ValueError(inner)\n\ncall(key)")
+    printed = capsys.readouterr().out
+    assert "inner" in printed
+    assert "ApiKey(…)" in printed
+    assert not shows(printed)
+
+
+def test_a_verbose_traceback_of_a_refusal_shows_no_key(shell, capsys):
+    """Where a key is refused, its text is in no frame that a person sees."""
+    shell.push({"text": f"{KEY} {KEY}", "ApiKey": ApiKey})
+    shell.run_line_magic("xmode", "Verbose")
+    shell.run_cell("ApiKey(text)")
+    printed = capsys.readouterr().out
+    assert "ProfileError" in printed
+    assert not shows(printed)
+
+
+# -- what is taken -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", ["\n{}", "{}\n", "{}\r\n", "  {}\t", "\u00a0{}\u2003", "\n\n{}\n\n"])
+def test_blanks_and_line_ends_around_a_key_are_dropped(around):
+    """What copying and files put around a key is no part of it."""
+    assert ApiKey(around.format(KEY)).reveal() == KEY
+
+
+REFUSED = {
+    "a blank inside": f"{KEY[:9]} {KEY[9:]}",
+    "a line end inside": f"{KEY}\n{KEY}",
+    "a carriage return inside": f"{KEY}\r{KEY}",
+    "a tab inside": f"{KEY[:9]}\t{KEY[9:]}",
+    "a header's end inside": f"{KEY}\r\nX-Other: 1",
+    "smart quotes": f"“{KEY}”",
+    "smart single quotes": f"\u2018{KEY}\u2019",
+    "quotes": f'"{KEY}"',
+    "single quotes": f"'{KEY}'",
+    "a word before it": f"Bearer {KEY}",
+    "a byte order mark": f"\ufeff{KEY}",
+    "a zero-width blank": f"{KEY[:9]}\u200b{KEY[9:]}",
+    "a long dash": KEY.replace("-", "\u2013"),
+    "a NUL": f"{KEY}\x00",
+    "a letter with an accent": f"{KEY}é",
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_a_key_is_refused_without_showing_it(value):
+    """The message says where the key comes from and what is wrong, and holds nothing of it."""
+    with pytest.raises(ProfileError, match=r"the key in OPENAI_API_KEY .*copy it again") as caught:
+        ApiKey(value, origin="the key in OPENAI_API_KEY")
+    assert not shows(str(caught.value))
+    assert not shows(repr(caught.value.__context__))
+    assert caught.value.kind == "config"
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n\t"])
+def test_an_empty_key_is_refused(value):
+    """Blanks alone are no key."""
+    with pytest.raises(ProfileError, match="the key is empty"):
+        ApiKey(value)
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_a_refused_key_stops_everything_before_it_is_sent(server, value):
+    """A client is not even made with such a key: the server hears nothing."""
+    with pytest.raises(ProfileError):
+        server.client(api_key=value)
+    assert server.heard == []
+
+
+def test_a_refused_key_of_the_environment_stops_everything_before_it_is_sent(server, monkeypatch):
+    """The message names the variable to mend, and not what is in it."""
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", f"“{KEY}”")
+    with pytest.raises(ProfileError, match="OPENAI_API_KEY") as caught:
+        Client(model="m").complete("Say hello")
+    assert not shows(str(caught.value))
+    assert server.heard == []
+
+
+def test_the_key_is_sent_as_a_bearer_token_without_the_blanks_around_it(server):
+    """What arrives at the server is the key itself."""
+    server.scripts = [stream([event("Hello", reason="stop"), DONE])]
+    with server.client(api_key=f"\n {KEY} \n") as client:
+        client.complete("Say hello")
+    assert server.heard[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+# -- the mask ----------------------------------------------------------------------------------------------------------
+
+SPELLINGS = {
+    "itself": str,
+    "URL-quoted": lambda key: quote(key, safe=""),
+    "URL-quoted but for slashes": quote,
+    "URL-quoted in small letters": lambda key: quote(key, safe="").replace("%2B", "%2b").replace("%2F", "%2f"),
+    "JSON": json.dumps,
+    "JSON with escaped slashes": lambda key: json.dumps(key).replace("/", "\\/"),
+    "HTML": escape,
+    "in capitals of a header": lambda key: f"Authorization: Bearer {key}",
+}
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-\"0123\\456789&abcdef<ghijkl>mnopqr'st"], ids=["usual", "with signs"])
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+def test_every_spelling_of_a_key_is_masked(key, spell):
+    """The key as it is, in JSON, in HTML and in a URL is replaced, and the text around it stays."""
+    scrubbed = ApiKey(key).scrub(f"before {spell(key)} after")
+    assert scrubbed.startswith("before ")
+    assert scrubbed.endswith(" after")
+    assert MASK in scrubbed
+    assert not shows(scrubbed, key)
+    assert len(scrubbed) < len("before  after") + len("Authorization: Bearer ") + 30
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        (KEY, MASK),
+        (KEY[:-1], MASK),
+        (KEY[1:], MASK),
+        (KEY[5:15], MASK),
+        (KEY[5:14], KEY[5:14]),
+        (f"{KEY} and {KEY}", f"{MASK} and {MASK}"),
+        (f"x{KEY[:20]}y", f"x{MASK}y"),
+        (f"{KEY[:12]}…{KEY[-12:]}", f"{MASK}…{MASK}"),
+        ("no key at all", "no key at all"),
+        ("", ""),
+    ],
+)
+def test_a_piece_of_ten_characters_is_masked_and_nothing_shorter(text, scrubbed):
+    """Servers quote the start of a key: ten characters of it are masked, with no character beside them."""
+    assert ApiKey(KEY).scrub(text) == scrubbed
+
+
+signs = string.ascii_letters + string.digits + "-_.+/="
+keys = st.text(signs, min_size=1, max_size=60)
+
+
+@relaxed
+@given(st.data(), keys)
+def test_no_ten_characters_of_a_key_are_left(data, key):
+    """Whatever pieces of a key a text is made of, none of ten characters is left."""
+    places = st.integers(0, len(key))
+    pieces = st.tuples(places, places).map(lambda ends: key[min(ends) : max(ends)])
+    text = "".join(data.draw(st.lists(pieces | st.text(max_size=5) | st.just(key), max_size=8)))
+    scrubbed = ApiKey(key).scrub(text)
+    assert not shows(scrubbed, key)
+    assert ApiKey(key).scrub(scrubbed) == scrubbed
+
+
+@relaxed
+@given(keys, st.text())
+def test_a_text_without_the_key_is_left_alone(key, text):
+    """Scrubbing changes nothing where there is nothing to hide."""
+    if key not in text:
+        assert ApiKey(key).scrub(text) == text
+
+
+# -- echoes, over a socket ---------------------------------------------------------------------------------------------
+
+QUOTED = quote(KEY, safe="")
+ECHOES = {
+    "JSON": answer({"error": {"message": f"Incorrect API key provided: {KEY}."}}, status="401 Unauthorized"),
+    "JSON, in part": answer({"error": f"Incorrect API key provided: {KEY[:14]}..."}, status="401 Unauthorized"),
+    "HTML": answer(f"<title>{escape(KEY)} is wrong</title>".encode(), status="403 Forbidden", kind="text/html"),
+    "plain text": answer(f"who is {KEY}?".encode(), status="500 Oops", kind="text/plain"),
+    "a reason phrase": answer(b"", status=f"401 Wrong {KEY}"),
+    "a redirect": answer(b"", status="302 Found", headers=f"Location: https://example.org/?key={QUOTED}\r\n"),
+    "a request id": answer({"error": "no"}, status="400 Bad Request", headers=f"X-Request-Id: {KEY}\r\n"),
+    "an error in a 200": answer({"error": {"message": f"bad key {KEY}"}}),
+    "an error in a stream": stream([event("Hel"), b'data: {"error": "bad key ' + KEY.encode() + b'"}\n\n']),
+    "no JSON": answer(f"bad key {KEY}".encode()),
+    "JSON that is no completion": answer({"key": KEY}),
+    "an event that is no JSON": stream([f"data: bad key {KEY}\n\n".encode()]),
+    "a header that is none": f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode(),
+    "no HTTP": f"{KEY}\r\n\r\n".encode(),
+}
+
+
+@pytest.mark.parametrize("script", ECHOES.values(), ids=ECHOES)
+def test_a_key_that_comes_back_in_a_failure_is_masked(server, script):
+    """No ten characters of it are in the error, in what is raised with it, or in its fields."""
+    server.scripts = [script]
+    with server.client(api_key=KEY, retries=0) as client, pytest.raises(CompletionsError) as caught:
+        client.complete("Say hello")
+    error = caught.value
+    seen = [str(error), repr(error), repr(vars(error)), *error._render_traceback_()]
+    assert not shows(" ".join(seen))
+    assert not shows("".join(traceback.format_exception(error)))
+
+
+@pytest.mark.parametrize("form", ["stream", "whole"])
+def test_a_key_that_comes_back_as_text_is_masked(server, form):
+    """A server that answers with its request's headers tells nobody."""
+    said = f"Authorization: Bearer {KEY}"
+    if form == "stream":
+        server.scripts = [stream([event(said, reason="stop"), DONE])]
+    else:
+        server.scripts = [answer({"choices": [{"text": said, "finish_reason": "stop"}], "echo": said})]
+    with server.client(api_key=KEY) as client:
+        completion = client.complete("Say hello")
+    assert completion.text == f"Authorization: Bearer {MASK}"
+    assert not shows(repr(completion.to_dict()))
+
+
+@pytest.mark.parametrize("key", [KEY, 'sk-"0123\\456789abcdef'], ids=["usual", "with signs"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client, key: client.complete(f"My key is {key}."),
+        lambda client, key: client.complete(["fine", key]),
+        lambda client, key: client.complete("Say hello", suffix=key),
+        lambda client, key: client.complete("Say hello", stop=["END", f"{key}\n"]),
+        lambda client, key: client.complete("Say hello", metadata={"k": [key]}),
+    ],
+    ids=["prompt", "list", "suffix", "stop", "other field"],
+)
+def test_a_request_that_holds_the_key_is_refused(server, ask, key):
+    """A key in the prompt, or anywhere in the body, is an error and reaches no server."""
+    server.scripts = [answer({"choices": []})]
+    with server.client(api_key=key) as client, pytest.raises(PromptError, match="key") as caught:
+        ask(client, key)
+    assert not shows(str(caught.value), key)
+    assert server.heard == []
+
+
+@pytest.mark.parametrize("key", ["x", "m", "prompt", "model", "EMPTY"])
+def test_a_placeholder_for_a_key_refuses_no_request(server, key):
+    """Local servers take any word as a key: JSON's own words in the body do not hold it."""
+    server.scripts = [answer({"choices": [{"text": "hello", "finish_reason": "stop"}]})]
+    with server.client(api_key=key, model="tiny") as client:
+        assert client.complete("Say hello").text == "hello"
