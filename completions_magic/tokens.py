@@ -1,0 +1,228 @@
+"""The token view: a completion as a heat map in which any token can be replaced and the text continued."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+
+from .client import Client, Stream
+from .errors import CompletionsError
+from .inert import inert, one_line
+from .tree import Node, TokenTree
+
+if TYPE_CHECKING:
+    from .schema import Completion
+
+STATIC = Path(__file__).parent / "static"
+FLUSH_SECONDS = 0.04
+CLOSE_SECONDS = 2.0
+"""A server that has not sent the head of its answer may keep a stopped thread for longer than this."""
+PAGE = 32
+"""Nodes in a page: a full one is sent once, the last one up to 25 times a second while tokens come."""
+PROMPT_SHOWN = 400
+LONGEST_NAME = 80
+
+
+class TokenView(anywidget.AnyWidget):
+    """Shows the tokens of `completion`; those that replace them, and the text from there, come from `client`.
+
+    `bind` is called with a name and the current branch when a person gives it a variable's name; without it the
+    view does not offer that. The state is plain values under names, as in the live area, so that a view that
+    opens late, or again after a reload, gets everything. Raises ConfigurationError for a completion that has no
+    tokens to branch at.
+    """
+
+    _esm = (STATIC / "tokens.js").read_text("utf-8")
+    _css = (STATIC / "tokens.css").read_text("utf-8")
+
+    def __init__(
+        self, completion: Completion, client: Client, bind: Callable[[str, Completion], None] | None = None
+    ) -> None:
+        self._lock = threading.RLock()
+        self._stream: Stream | None = None
+        self._workers: list[threading.Thread] = []
+        self._values: dict[str, Any] = {}
+        self._rows: list[list[Any]] = []
+        self._tree = TokenTree(completion)
+        self._current = self._tip = self._tree.nodes[1]
+        self._client = client
+        self._bind = bind
+        self._values = {**self._state(), **self._fixed()}
+        super().__init__()
+        self.on_msg(self._hear)
+        # ipykernel 7.4 routes replies to the shell that last sent on the comm, which may be a busy one.
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = None  # noqa: SLF001  # no public way; guarded
+
+    @property
+    def tree(self) -> TokenTree:
+        """All branches; displayed, it is a static record of them."""
+        return self._tree
+
+    @property
+    def completion(self) -> Completion:
+        """The branch on screen, as it is now."""
+        with self._lock:
+            return self._tree.completion(self._current)
+
+    def close(self) -> None:
+        """End what is being streamed, and remove the view."""
+        with self._lock:
+            self._stop()
+        for worker in self._workers:
+            if worker is not threading.current_thread():
+                worker.join(CLOSE_SECONDS)
+        super().close()
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002  # ipywidgets' own signature
+        """Return the widget's state, or the part of it that `key` names."""
+        asked = None if key is None else {key} if isinstance(key, str) else set(key)
+        ours = {name: value for name, value in self._values.items() if asked is None or name in asked}
+        theirs = None if asked is None else asked - set(ours)
+        return {**(super().get_state(theirs, drop_defaults) if theirs is None or theirs else {}), **ours}
+
+    def __repr__(self) -> str:
+        return f"TokenView({self._tree!r})"
+
+    def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        with self._lock:
+            try:
+                self._obey(content)
+            except Exception as error:  # noqa: BLE001  # a person's own `bind` may raise anything; the view lives on
+                self._put(line=_in_words(error), failed=True)
+
+    def _obey(self, content: Any) -> None:
+        nodes = self._tree.nodes
+        match content:
+            case {"choose": {"node": int(at), "alternative": int(which)}}:
+                self._choose(nodes[at], which)
+            case {"walk": {"node": int(at)}}:
+                self._current = nodes[at]
+                self._put(**self._state())
+            case {"name": {"node": int(at), "text": str(text)}}:
+                self._tree.name(nodes[at], one_line(text, LONGEST_NAME))
+                self._put(**self._state())
+            case {"bind": {"name": str(name)}} if self._bind is not None:
+                self._bind(name, self.completion)
+                self._put(line=f"{one_line(name, LONGEST_NAME)} holds this branch", failed=False)
+            case {"stop": True}:
+                self._stop()
+
+    def _choose(self, node: Node, which: int) -> None:
+        """Take another token; where nothing follows it yet, let the text go on from it."""
+        self._stop()
+        self._current = chosen = self._tree.branch(node, list(node.alternatives)[which])
+        if not chosen.children:
+            self._tip = chosen
+            self._stream = self._client.send(self._tree.request_from(chosen))
+            worker = threading.Thread(target=self._run, args=(self._stream,), name="completions-tokens", daemon=True)
+            self._workers = [*(known for known in self._workers if known.is_alive()), worker]
+            worker.start()
+        self._put(line="", failed=False, **self._state())
+
+    def _stop(self) -> None:
+        """End the stream in flight; its thread adds nothing from now on."""
+        if self._stream is None:
+            return
+        self._stream.stop()
+        self._end(self._stream, "stopped")
+
+    def _end(self, stream: Stream, ended: str | None = None, line: str = "") -> None:
+        if stream is not self._stream:
+            return
+        self._stream = None
+        self._tip.finish_reason = ended or self._tip.finish_reason
+        self._put(line=line, failed=bool(line), **self._state())
+
+    def _run(self, stream: Stream) -> None:
+        """Read the stream into the tree, in a thread of its own; another shows what has come."""
+        ended = threading.Event()
+        ticker = threading.Thread(target=self._tick, args=(ended,), name="completions-tokens-ticker", daemon=True)
+        ticker.start()
+        try:
+            self._read(stream)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the person who looks at the view reads it there
+            with self._lock:
+                self._end(stream, "error", _in_words(error))
+        finally:
+            ended.set()
+            ticker.join()
+
+    def _read(self, stream: Stream) -> None:
+        with contextlib.closing(stream):
+            for chunk in stream:
+                with self._lock:
+                    if stream is not self._stream:
+                        return
+                    self._tip = self._tree.extend(self._tip, chunk)
+        with self._lock:
+            self._end(stream)
+
+    def _tick(self, ended: threading.Event) -> None:
+        while not ended.wait(FLUSH_SECONDS):
+            with self._lock:
+                self._put(**self._tokens())
+
+    def _put(self, **values: Any) -> None:
+        """Set values; send those that are new, all in one message."""
+        new = {name: value for name, value in values.items() if self._values.get(name) != value}
+        self._values.update(new)
+        if new:
+            self.send_state(set(new))
+
+    def _fixed(self) -> dict[str, Any]:
+        """Return what never changes."""
+        prompt = self._tree.prompt
+        return {
+            "prompt": inert("…" * (len(prompt) > PROMPT_SHOWN) + prompt[-PROMPT_SHOWN:]),
+            "page": PAGE,
+            "bindable": self._bind is not None,
+            "raw": self.completion.extra.get("logprobs_mode") == "raw_logprobs",
+            "line": "",
+            "failed": False,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """Return what a message may change."""
+        branches = [
+            [head.id, depth, one_line(head.name, LONGEST_NAME), one_line(self._tree.end(head).finish_reason or "", 40)]
+            for depth, head in self._tree.branches()
+        ]
+        streaming = None if self._stream is None else self._tree.head(self._tip).id
+        return {"branches": branches, "current": self._current.id, "streaming": streaming, **self._tokens()}
+
+    def _tokens(self) -> dict[str, Any]:
+        """Return what a token may change: the pages from the one that was not full, and the branch's totals."""
+        nodes, start = self._tree.nodes, len(self._rows) // PAGE
+        self._rows += [self._row(node) for node in nodes[len(self._rows) :]]
+        pages = range(start, math.ceil(len(self._rows) / PAGE))
+        shown = {f"page_{page}": self._rows[page * PAGE : (page + 1) * PAGE] for page in pages}
+        perplexity = self._tree.perplexity(self._current)
+        scores = [self._tree.logprob(self._current), None if perplexity == math.inf else perplexity]
+        return {**shown, "count": len(nodes), "scores": scores}
+
+    def _row(self, node: Node) -> list[Any]:
+        """Return a node as the page reads it: its parent, token, text, log-probability, alternatives, and which it is.
+
+        An alternative is its token, its log-probability, and whether text can go on from it.
+        """
+        choosable = self._tree.choosable(node)
+        others = [[inert(token), round(score, 4), token in choosable] for token, score in node.alternatives.items()]
+        which = list(node.alternatives).index(node.token) if node.token in node.alternatives else -1
+        parent = None if node.parent is None else node.parent.id
+        return [parent, inert(node.token), inert(node.text), node.logprob, others, which]
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, "text/plain": self._tree.plain()}, {}
+
+
+def _in_words(error: Exception) -> str:
+    known = isinstance(error, CompletionsError)
+    return one_line(str(error) if known else f"{type(error).__name__}: {error}", 300)
