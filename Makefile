@@ -5,7 +5,7 @@ BIN := .venv/bin
 # No endpoint or key of the person who runs this leaks in: everything below runs on the embedded endpoint.
 ALONE := env -u OPENAI_BASE_URL -u OPENAI_API_KEY
 
-.PHONY: install demo lab test check notebooks pictures clean
+.PHONY: install demo lab test check notebooks pictures programs clean
 
 install: .venv/dev
 
@@ -28,8 +28,18 @@ demo: .venv/run
 lab: .venv/dev
 	$(BIN)/jupyter lab notebooks/quickstart.ipynb
 
-test: check
-	$(ALONE) $(BIN)/python -m pytest --quiet
+# The tests drive a real browser and a real curl; on Debian as root they are installed, elsewhere asked for.
+programs:
+	@missing=; \
+	command -v curl >/dev/null || missing="curl"; \
+	for browser in chromium chromium-browser google-chrome google-chrome-stable none; do \
+	  if [ $$browser = none ]; then missing="$$missing chromium"; elif command -v $$browser >/dev/null; then break; fi; \
+	done; \
+	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y $$missing; } || \
+	  { echo "make test needs $$missing: please install it"; exit 1; }
+
+test: check programs
+	$(ALONE) $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 	$(ALONE) $(BIN)/python -m pytest --quiet --nbval --nbval-current-env notebooks
 
 check: .venv/dev

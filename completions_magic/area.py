@@ -44,6 +44,12 @@ class Area(anywidget.AnyWidget):
         theirs = None if key is None else ({key} if isinstance(key, str) else set(key)) - names
         return {**(super().get_state(theirs, drop_defaults) if theirs is None or theirs else {}), **ours}
 
+    def close(self) -> None:
+        """Close the area, its layout too, and take back what let it hear."""
+        _hear_no_more()
+        self.layout.close()
+        super().close()
+
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if isinstance(content, dict) and content.get("stop") is True:
             self._on_stop()
@@ -59,3 +65,9 @@ def _hear_while_busy(comm: Any) -> None:
     # ipykernel 7.4 routes replies to the shell that last sent on the comm, which is the busy one.
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = None  # noqa: SLF001  # no public way; guarded
+
+
+def _hear_no_more() -> None:
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is not None:
+        kernel.control_handlers.pop("comm_msg", None)

@@ -22,18 +22,26 @@ def check_name(name: str, names: Mapping[str, Any], flag: str = "-o") -> str:
         raise OptionError(f"{flag} takes a variable's name, not {shorten(name, 40)!r}")
     if name.startswith("__"):
         raise OptionError(f"{flag} {name}: names that begin with two underscores are Python's own")
-    if name not in names and hasattr(builtins, name):
+    if name in ("In", "Out"):
+        raise OptionError(f"{flag} {name} would hide IPython's own {name}: choose another name")
+    if hasattr(builtins, name) and (name not in names or _is_ipythons(names[name])):
         raise OptionError(f"{flag} {name} would hide Python's {name}: choose another name, or assign {name} first")
     if isinstance(names.get(name), ModuleType):
         raise OptionError(f"{flag} {name} would hide the module {name}: choose another name, or del {name} first")
     return name
 
 
+def _is_ipythons(value: object) -> bool:
+    """Say whether IPython itself put `value` among the variables, as it does with `open` and `exit`."""
+    home = getattr(value, "__globals__", {}).get("__name__") or type(value).__module__
+    return str(home).partition(".")[0] in ("IPython", "ipykernel")
+
+
 def check_pattern(pattern: str, names: Mapping[str, Any]) -> re.Pattern[str]:
     """Return the compiled `--extract` pattern; raise OptionError unless it has named groups that may be bound."""
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise OptionError(f"--extract: {error}") from None
     if not compiled.groupindex:
         raise OptionError("--extract needs a named group, such as (?P<year>\\d+)")
@@ -67,15 +75,24 @@ def _lines(completion: Completion) -> list[str]:
 
 
 def _json(completion: Completion) -> Any:
-    text = completion.text
-    decoder = json.JSONDecoder()
+    text = completion.text.strip()
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("there is JSON nested too deep") from None
+    except ValueError:
+        pass
     # Models like to put a sentence, or a fence of backquotes, around the value.
-    starts = [match.start() for match in re.finditer(r"[\[{]", text)] or [0]
-    for start in [len(text) - len(text.lstrip()), *starts]:
+    decoder = json.JSONDecoder()
+    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
         try:
             return decoder.raw_decode(text, start)[0]
-        except ValueError:
-            continue
+        except json.JSONDecodeError as error:
+            # Nothing closes after the place where it breaks: its end is missing, and a part would be a lie.
+            if not re.search(r"[\]}]", text[error.pos :]) or error.msg.startswith("Unterminated"):
+                raise ValueError("there is JSON that was cut off") from None
+        except RecursionError:
+            raise ValueError("there is JSON nested too deep") from None
     raise ValueError("there is no JSON")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -11,6 +12,9 @@ from traitlets.config import Configurable
 
 if TYPE_CHECKING:
     from .magics import Session
+
+MAGIC = re.compile(r"(?:.*=\s*)?%{1,2}complete\s")
+"""A line on which options may be completed."""
 
 
 class CompletionsMagics(Configurable):
@@ -44,6 +48,10 @@ class CompletionsMagics(Configurable):
         """Keep the cell as it was typed: IPython strips `>>> ` and `In [1]: ` from what a magic gets."""
         self.typed = info.raw_cell if isinstance(info.raw_cell, str) else ""
 
+    def forget_cell(self, _result: Any = None) -> None:
+        """Forget the cell when it has ended: what runs between cells is not part of it."""
+        self.typed = ""
+
     def close(self) -> None:
         """Close all connections."""
         if self._session is not None:
@@ -66,7 +74,7 @@ def load(shell: Any) -> None:
 
     @context_matcher(identifier="completions_magic")  # type: ignore[untyped-decorator]  # IPython's is
     def match_options(context: CompletionContext) -> SimpleMatcherResult:
-        if context.cursor_line != 0 or "complete" not in context.full_text:
+        if context.cursor_line != 0 or not MAGIC.match(context.full_text):
             return {"completions": []}
         from .tab import match
 
@@ -79,6 +87,7 @@ def load(shell: Any) -> None:
     shell.register_magic_function(completions, "line", "completions")
     shell.configurables.append(magics)
     shell.events.register("pre_run_cell", magics.note_cell)
+    shell.events.register("post_run_cell", magics.forget_cell)
     shell.Completer.custom_matchers.append(match_options)
 
 
@@ -90,6 +99,7 @@ def unload(shell: Any) -> None:
     magics.close()
     shell.configurables.remove(magics)
     shell.events.unregister("pre_run_cell", magics.note_cell)
+    shell.events.unregister("post_run_cell", magics.forget_cell)
     shell.Completer.custom_matchers[:] = [
         matcher
         for matcher in shell.Completer.custom_matchers
@@ -97,6 +107,7 @@ def unload(shell: Any) -> None:
     ]
     for kind, name in (("line", "complete"), ("cell", "complete"), ("line", "completions")):
         shell.magics_manager.magics[kind].pop(name, None)
+        vars(shell.magics_manager.user_magics).pop(name, None)
 
 
 def _loaded(shell: Any) -> CompletionsMagics | None:

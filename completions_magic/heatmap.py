@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SURPRISE = 8.0
 """The negative log-probability at which the tint is full: one in three thousand."""
+LARGEST_EXPONENT = 700.0
 
 
 def token_spans(choice: Choice) -> list[tuple[int, int]] | None:
@@ -43,11 +44,17 @@ def tinted(choice: Choice) -> str | None:
         return None
     parts = [
         f'<span title="{tooltip(logprobs, at)}" style="{tint(logprobs.token_logprobs, at)}">'
-        f"{preformatted(choice.text[start:end], first=start == 0)}</span>"
+        f"{preformatted(_piece(choice.text, start, end))}</span>"
         for at, (start, end) in enumerate(spans)
         if end > start
     ]
     return "".join(parts) + preformatted(choice.text[spans[-1][1] :])
+
+
+def _piece(text: str, start: int, end: int) -> str:
+    # A line end may be two tokens: what is shown is one.
+    split_line_end = text[end - 1 : end] == "\r" and text[end : end + 1] == "\n"
+    return text[start : end - 1] if split_line_end else text[start:end]
 
 
 def preformatted(text: str, *, first: bool = False) -> str:
@@ -63,7 +70,7 @@ def preformatted(text: str, *, first: bool = False) -> str:
 def tint(scores: Sequence[float | None], at: int) -> str:
     """Return the style of a token: the more surprising it was, the warmer."""
     score = scores[at] if at < len(scores) else None
-    strength = 0.0 if score is None else min(1.0, max(0.0, -score) / SURPRISE)
+    strength = 0.0 if score is None or math.isnan(score) else min(1.0, max(0.0, -score) / SURPRISE)
     return f"background:rgba(230,110,30,{0.65 * strength:.2f})"
 
 
@@ -84,11 +91,17 @@ def visible(token: str) -> str:
 
 
 def percent(score: float | None) -> str:
-    """Return a log-probability as a percentage with two significant digits."""
-    return "no probability" if score is None else f"{100 * math.exp(min(score, 0.0)):.2g}%"
+    """Return a log-probability as a percentage with three significant digits."""
+    if score is None or math.isnan(score):
+        return "no probability"
+    return f"{100 * math.exp(min(score, 0.0)):.3g}%"
 
 
 def total(choice: Choice) -> tuple[float, float] | None:
     """Return the log-probability of the choice's tokens and their perplexity, exp of minus the mean."""
     scores = [score for score in (choice.logprobs.token_logprobs if choice.logprobs else []) if score is not None]
-    return (math.fsum(scores), math.exp(-math.fsum(scores) / len(scores))) if scores else None
+    if not scores:
+        return None
+    sum_ = math.fsum(scores)
+    mean = -sum_ / len(scores)
+    return sum_, math.exp(mean) if mean < LARGEST_EXPONENT else math.inf

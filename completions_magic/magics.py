@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
@@ -16,7 +17,7 @@ from IPython.display import display
 from .binding import check_name, check_pattern, convert, extract
 from .client import Client, Stream
 from .errors import CompletionsError, ConversionError, Interrupted, OptionError, PromptError, nearest
-from .inert import one_line
+from .inert import inert, one_line
 from .options import Options, help_text, parse
 from .profiles import Profile, choose_profile, find_profile, known_profiles, trust
 from .prompt import render
@@ -26,6 +27,10 @@ from .views import VIEWS, View, choose_view
 
 if TYPE_CHECKING:
     from .extension import CompletionsMagics
+
+
+EMPTY = "the answer is empty: the model ended at once"
+EMPTY_STOPPED = "stopped before anything had come"
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Task:
     def keep(self, partial: Completion) -> None:
         """Bind what had arrived of an answer that did not end; a good variable is not replaced by an empty one."""
         out = self.options.out
-        if out is not None and (partial.text or out not in self.names):
+        if out is not None and (any(partial.texts) or out not in self.names):
             self.names[out] = partial
 
 
@@ -98,20 +103,19 @@ class Session:
         if options.help:
             print(help_text())
             return None
-        whole_cell = body is not None and self._is_this_cell(line)
-        task = self._prepare(options, rest if body is None else body)
-        task.returns = cell is None
-        if options.dry_run:
-            return DryRun(task.client, task.request)
-        if options.background:
-            return Background(self, task)
         try:
-            return self._run(task, whole_cell=whole_cell)
+            task = self._prepare(options, rest if body is None else body)
+            task.returns = cell is None
+            if options.dry_run:
+                return DryRun(task.client, task.request)
+            if options.background:
+                return Background(self, task)
+            return self._run(task, whole_cell=body is not None and self._is_this_cell(line))
         except CompletionsError as error:
             if options.raise_error:
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return error.partial if task.returns else None
+            return error.partial if cell is None else None
 
     def _is_this_cell(self, line: str) -> bool:
         first = self._settings.typed.lstrip("\n").partition("\n")[0].strip()
@@ -123,8 +127,8 @@ class Session:
             return cell.removesuffix("\n")  # the one that IPython appends
         body = self._settings.typed.lstrip("\n").partition("\n")[2]
         if self.shell.__class__.__name__ == "TerminalInteractiveShell":
-            # In a terminal an empty line ends the cell.
-            body = body.removesuffix("\n").removesuffix("\n")
+            # In a terminal two empty lines end the cell, and it indents them by itself.
+            body = re.sub(r"\n[ \t]*\n[ \t]*\Z", "", body)
         return body
 
     def _prepare(self, options: Options, body: str) -> Task:
@@ -139,10 +143,10 @@ class Session:
             if "suffix" in parameters:
                 raise OptionError("--suffix and {{fill}} both give a suffix: use one")
             parameters["suffix"] = suffix
-        parameters = {**self._settings.parameters, **parameters}
+        client = self._client(options)
+        parameters = {**self._settings.parameters, **client.profile.parameters, **parameters}
         if "stream" not in parameters and "best_of" not in parameters:
             parameters["stream"] = True
-        client = self._client(options)
         request = client.request(prompt, **{**options.extra, **parameters})
         return Task(options, request, client, names, pattern)
 
@@ -162,9 +166,10 @@ class Session:
             # A setting's key belongs to the setting's address, not to one on the line.
             base_url = self._settings.base_url or None
             key = key or self._settings.api_key_env or None
-        return choose_profile(
-            name, base_url=base_url, api_key_env=key, model=options.model or self._settings.model or None
-        )
+        profile = choose_profile(name, base_url=base_url, api_key_env=key, model=options.model)
+        if not name and base_url is None and self._settings.model and options.model is None:
+            return replace(profile, model=self._settings.model)
+        return profile if profile.model else replace(profile, model=self._settings.model or None)
 
     def _client(self, options: Options) -> Client:
         profile = self._profile(options)
@@ -194,8 +199,10 @@ class Session:
             failure = None
         if failure is not None:
             raise self._kept(task, stream, view, failure)
-        self.last = completion = stream.growing.completion(ended="stopped" if stream.stopped else None)
+        self.last = completion = stream.ended("stopped" if stream.stopped else None)
         view.end(completion)
+        if not any(completion.texts):
+            print(EMPTY_STOPPED if stream.stopped else EMPTY, file=sys.stderr)
         return self._result(task, completion, view)
 
     def _view(self, task: Task, stream: Stream, *, whole_cell: bool) -> View:
@@ -211,9 +218,9 @@ class Session:
     def _kept(self, task: Task, stream: Stream, view: View, error: BaseException) -> BaseException:
         """Bind and show what had arrived; return the error to raise."""
         interrupted = isinstance(error, Interrupted)
-        partial = stream.growing.completion(ended="interrupted" if interrupted else "error")
+        partial = stream.ended("interrupted" if interrupted else "error")
         task.keep(partial)
-        if partial.text:
+        if any(partial.texts):
             self.last = partial
             self._remember(partial)
             if view.shows_result:
@@ -225,6 +232,9 @@ class Session:
         return error
 
     def _result(self, task: Task, completion: Completion, view: View) -> Any:
+        if not completion.choices:
+            task.keep(completion)
+            return completion if task.returns else None
         try:
             value = task.bind(completion)
         except ConversionError:
@@ -316,7 +326,7 @@ class DryRun:
 
     def __repr__(self) -> str:
         body = json.dumps(self.request.body(), ensure_ascii=False, indent=2)
-        return f"{self._client.endpoint.describe_post()}\n\n{body}"
+        return inert(f"{self._client.endpoint.describe_post()}\n\n{body}")
 
 
 class Background:
@@ -342,7 +352,7 @@ class Background:
             raise TimeoutError(f"the completion has not ended within {timeout} s")
         if self._error is not None:
             raise self._error
-        return self._stream.partial
+        return self._stream.ended("stopped" if self._stream.stopped else None)
 
     def stop(self) -> None:
         """End the answer now; what has come is bound."""
@@ -354,9 +364,9 @@ class Background:
         return not self._thread.is_alive()
 
     def __repr__(self) -> str:
-        state = "ended" if self.done else "running"
+        # The same in every saved notebook: whether it has ended is what `done` says.
         out = self._task.options.out
-        return f"Background({state}" + (f", -o {out})" if out else ")")
+        return "Background(" + (f"-o {out})" if out else ")")
 
     def _run(self) -> None:
         shown = 0.0
@@ -365,13 +375,16 @@ class Background:
                 if time.monotonic() - shown > self.UPDATE_SECONDS:
                     shown = time.monotonic()
                     self._update(self._stream.partial)
-            completion = self._stream.growing.completion(ended="stopped" if self._stream.stopped else None)
+            completion = self._stream.ended("stopped" if self._stream.stopped else None)
             self._magics.last = completion
-            self._task.bind(completion)
+            if any(completion.texts):
+                self._task.bind(completion)
+            else:
+                self._task.keep(completion)
             self._update(completion)
         except CompletionsError as error:
             self._error = error
-            partial = self._stream.growing.completion(ended="error")
+            partial = self._stream.ended("error")
             self._task.keep(partial)
             self._update(partial, f"{type(error).__name__}: {error}")
 
@@ -380,5 +393,6 @@ class Background:
             return
         bundle = record(completion)
         if line:
-            bundle = {"text/plain": f"{bundle['text/plain']}\n{one_line(line, 2000)}"}
+            shown = [bundle["text/plain"]] if completion.text else []
+            bundle = {"text/plain": "\n".join([*shown, one_line(line, 2000)])}
         self._handle.update(bundle, raw=True)

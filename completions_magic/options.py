@@ -146,9 +146,13 @@ def parse(line: str, names: Mapping[str, Any], *, prompt_follows: bool = False) 
         if word.text == "--" and not word.quoted and prompt_follows:
             return options, line[word.end :].removeprefix(" ")
         option, value, at = _read_option(line, word)
-        if option.name in given and not option.repeats:
-            raise OptionError(f"{option.flags[-1]} is given twice")
-        given.add(option.name)
+        name = option.name
+        if name == "p" and value is not None:
+            field = value.text.partition("=")[0]
+            name = field if field in KNOBS else f"-p {field}"
+        if name in given and not (option.repeats and option.name == name):
+            raise OptionError(f"{option.flags[-1] if option.name == name else name} is given twice")
+        given.add(name)
         _store(options, option, value, names)
     return options, line[at:].lstrip() if prompt_follows else ""
 
@@ -161,7 +165,7 @@ def _flag_word(line: str, at: int) -> Word | None:
 def _read_option(line: str, word: Word) -> tuple[Option, Word | None, int]:
     """Return the option that `word` names, its value, and where the line goes on."""
     flag, equals, inline = word.text.partition("=")
-    known = BY_FLAG.get("--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag)
+    known = _option(word.text)
     if known is None:
         raise OptionError(_unknown(flag))
     if known.value is None:
@@ -171,9 +175,15 @@ def _read_option(line: str, word: Word) -> tuple[Option, Word | None, int]:
     if equals:
         return known, Word(inline, word.quoted, word.start, word.end), word.end
     value = next_word(line, word.end)
-    if value is None or (not value.quoted and value.text in BY_FLAG):
+    if value is None or (not value.quoted and _option(value.text) is not None):
         raise OptionError(f"{flag} wants a value: {flag} {known.value}")
     return known, value, value.end
+
+
+def _option(word: str) -> Option | None:
+    """Return the option that a word names, in any spelling and with or without `=value`."""
+    flag = word.partition("=")[0]
+    return BY_FLAG.get("--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag)
 
 
 def _unknown(flag: str) -> str:
@@ -191,22 +201,19 @@ def _store(options: Options, option: Option, word: Word | None, names: Mapping[s
     flag, name = option.flags[-1], option.name
     value: Any = option.sets if word is None else _value(word, flag, names)
     literal = word is not None and isinstance(value, str) and value == word.text
-    if name == "p":
-        _store_field(options, value)
+    if name == "p" and word is not None:
+        _store_field(options, word, names)
     elif name in KNOBS:
         if literal and name in ("stop", "suffix"):
             value = unescape(value)
-        if name == "stop":
-            known = options.parameters.get("stop", [])
-            added = [value] if isinstance(value, str) else value
-            listed = ([known] if isinstance(known, str) else known) + list(added)
-            value = listed[0] if len(listed) == 1 and isinstance(value, str) else listed
+        if name == "stop" and "stop" in options.parameters:
+            value = [*_listed(options.parameters["stop"]), *_listed(_converted(flag, name, value))]
         options.parameters[name] = _converted(flag, name, value)
     elif name == "prompt":
         options.prompt = _prompt(value) if literal else value
     elif name in ("timeout", "retries"):
         setattr(options, name, _number(flag, value, whole=name == "retries"))
-    elif name == "form" and value not in FORMS:
+    elif name == "form" and (not isinstance(value, str) or value not in FORMS):
         raise OptionError(f"--as takes {', '.join(FORMS)}, not {shorten(repr(value), 40)}{nearest(str(value), FORMS)}")
     else:
         if word is not None and not isinstance(value, str):
@@ -231,47 +238,63 @@ def _converted(flag: str, name: str, value: Any) -> Any:
         raise OptionError(f"{flag} {error}") from None
 
 
-def _store_field(options: Options, value: Any) -> None:
-    key, equals, text = str(value).partition("=")
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _store_field(options: Options, field: Word, names: Mapping[str, Any]) -> None:
+    key, equals, text = field.text.partition("=")
     if not equals or not key:
-        raise OptionError(f"-p takes KEY=VALUE, not {shorten(str(value), 40)!r}")
+        raise OptionError(f"-p takes KEY=VALUE, not {shorten(field.text, 40)!r}")
     if key in ("model", "prompt"):
         raise OptionError(f"-p {key}: use --{key}")
-    if key in options.extra or key in options.parameters:
-        raise OptionError(f"{key} is given twice")
+    value = _json(text)
+    if not field.quoted and text.startswith("$"):
+        value = _value(Word(text, quoted=False, start=0, end=0), f"-p {key}", names)
     if key in KNOBS:
-        options.parameters[key] = _converted(f"-p {key}", key, text)
-        return
+        textual = KNOBS[key].type not in (int, float, bool)
+        options.parameters[key] = _converted(
+            f"-p {key}", key, text if textual and isinstance(value, (int, float)) else value
+        )
+    else:
+        options.extra[key] = value
+
+
+def _json(text: str) -> Any:
+    """Return what `text` is as JSON, or `text` itself; NaN and the infinities are no JSON."""
     try:
-        options.extra[key] = json.loads(text)
-    except ValueError:
-        options.extra[key] = text
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
 
 
 def _prompt(text: str) -> Any:
-    try:
-        listed = json.loads(text)
-    except ValueError:
-        return text
+    listed = _json(text)
     return listed if isinstance(listed, list) else text
 
 
 def _number(flag: str, value: Any, *, whole: bool) -> float:
     try:
-        number = int(value) if whole else float(value)
+        number = float(value)
     except (TypeError, ValueError):
         number = -1
-    if not 0 <= number < 1e9 or (number == 0 and not whole):
+    if not 0 <= number < 1e9 or (number == 0 and not whole) or (whole and number != int(number)):
         raise OptionError(
             f"{flag} takes {'a whole number' if whole else 'seconds above 0'}, not {shorten(repr(value), 40)}"
         )
-    return number
+    return int(number) if whole else number
 
 
 def unescape(text: str) -> str:
     r"""Return `text` with \n, \t, \r, \\ and \uXXXX read; any other backslash is itself."""
     signs = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-    return ESCAPES.sub(lambda match: signs.get(match[1]) or chr(int(match[1][1:], 16)), text)
+    read = ESCAPES.sub(lambda match: signs.get(match[1]) or chr(int(match[1][1:], 16)), text)
+    # Two escapes may be the halves of one character.
+    return read.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def help_rows() -> list[tuple[str, str, str]]:

@@ -20,8 +20,9 @@ REASONS = {
     "error": "failed: incomplete",
 }
 
-# In a <div> JupyterLab typesets "$5 and $6" as mathematics; a <pre> it leaves alone.
+# In a <div> or a <p> JupyterLab typesets "$5 and $6" as mathematics; <pre> and <code> it leaves alone.
 PRE = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:0;padding:0;background:none"
+CODE = "font:inherit;color:inherit;background:none;padding:0"
 ASIDE = "vertical-align:top;text-align:left;opacity:.7"
 FOOT = "opacity:.7;font-size:.85em;margin:.4em 0 0"
 
@@ -58,11 +59,11 @@ def html(completion: Completion) -> str:
     if len(texts) > 1:
         rows = [
             f'<tr><td style="{ASIDE}">{label}</td><td style="text-align:left">{text}</td>'
-            f'<td style="{ASIDE}">{preformatted(reason(choice))}</td></tr>'
+            f'<td style="{ASIDE}"><code style="{CODE}">{preformatted(reason(choice))}</code></td></tr>'
             for label, text, choice in zip(labels(completion), texts, completion.choices, strict=True)
         ]
         texts = [f"<table>{''.join(rows)}</table>"]
-    return f'{"".join(texts)}<p style="{FOOT}">{preformatted(footer(completion))}</p>'
+    return f'{"".join(texts)}<p style="{FOOT}"><code style="{CODE}">{preformatted(footer(completion))}</code></p>'
 
 
 def labels(completion: Completion) -> list[str]:
@@ -85,14 +86,21 @@ def _body(completion: Completion, choice: Choice) -> str:
     prompt = completion.request.prompt if completion.request is not None else None
     echoed = completion.request is not None and completion.request.parameters.to_dict().get("echo") is True
     if echoed and isinstance(prompt, str) and prompt and choice.text.startswith(prompt):
-        said = f'<span style="opacity:.55">{preformatted(prompt, first=True)}</span>'
+        said = f'<span style="opacity:.55">{preformatted(prompt)}</span>'
         return said + preformatted(choice.text[len(prompt) :])
     return preformatted(choice.text, first=True)
 
 
 def reason(choice: Choice) -> str:
     """Return a choice's finish_reason in words."""
-    return REASONS.get(choice.finish_reason or "", one_line(choice.finish_reason or "no finish_reason", 40))
+    if choice.finish_reason in ("stop", "length") and not choice.text:
+        return "empty answer"
+    return in_words(choice.finish_reason)
+
+
+def in_words(finish_reason: str | None) -> str:
+    """Return a finish_reason as a person says it."""
+    return REASONS.get(finish_reason or "", one_line(finish_reason or "no finish_reason", 40))
 
 
 def footer(completion: Completion) -> str:

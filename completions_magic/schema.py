@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -108,17 +109,27 @@ class Knob:
 
     def convert(self, value: object) -> Any:
         """Return `value`, or what its text spells, in the parameter's type; raise ValueError in words."""
-        if isinstance(value, str) and (get_origin(self.type) is dict or self.type in (int, float, bool)):
-            value = _from_json(value)
+        if isinstance(value, str):
+            value = self._read(value)
         if get_origin(self.type) is dict and isinstance(value, Mapping):
             value = {str(key): entry for key, entry in value.items()}
         if hasattr(value, "item") and hasattr(value, "dtype"):
             value = value.item()  # numpy's numbers are not Python's
         return self.check(value)
 
+    def _read(self, text: str) -> object:
+        if self.type not in (int, float, bool) and get_origin(self.type) is not dict:
+            return text
+        for read in (int, float, json.loads):
+            try:
+                return read(text)
+            except (ValueError, RecursionError):
+                continue
+        return text
+
     def check(self, value: object) -> Any:
         """Return `value` where it has the parameter's type and range; raise ValueError in words."""
-        if self.type in (int, float) and isinstance(value, bool):
+        if isinstance(value, bool) is not (self.type is bool) or (isinstance(value, float) and not isfinite(value)):
             raise ValueError(self._expectation(value))
         try:
             checked = msgspec.convert({self.name: value}, SamplingParameters).to_dict()[self.name]
@@ -131,13 +142,6 @@ class Knob:
         if get_origin(self.type) is dict:
             wanted += " of token ids to numbers from -100 to 100" if self.name == "logit_bias" else ""
         return f"takes {wanted}, not {shorten(repr(value), 60)}"
-
-
-def _from_json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _read_table() -> dict[str, Knob]:
@@ -197,13 +201,13 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
     def build(cls, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
         """Check everything that can be checked before sending.
 
-        A parameter of None counts as not set; one that the table does not know is passed on as it is.
+        A parameter of None counts as not set; a field that the table does not know is passed on as it is.
         Raises PromptError, or ConfigurationError naming the parameter and its range.
         """
         known: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for name, value in parameters.items():
-            if value is None or value is UNSET:
+            if value is UNSET or (value is None and name in KNOBS):
                 continue
             if name not in KNOBS:
                 extra[name] = value
@@ -222,8 +226,8 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
     def encode(self) -> bytes:
         """Return the body as UTF-8 JSON."""
         try:
-            return msgspec.json.encode(self.body())
-        except (TypeError, UnicodeEncodeError) as error:
+            return json.dumps(self.body(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
 
     @property
@@ -322,7 +326,7 @@ class Completion(msgspec.Struct):
         return cls(
             id=_text(rest.pop("id", None)),
             object=_text(rest.pop("object", None)) or "text_completion",
-            created=int(created) if isinstance(created, (int, float)) else 0,
+            created=_whole_number(created),
             model=_text(rest.pop("model", None)),
             choices=[_choice(choice) for choice in choices],
             usage=_usage(rest.pop("usage", None)),
@@ -394,6 +398,13 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
+def _whole_number(value: object) -> int:
+    try:
+        return int(value) if isinstance(value, (int, float)) else 0
+    except (ValueError, OverflowError):
+        return 0
+
+
 def _usage(value: object) -> Usage | None:
     if not isinstance(value, Mapping):
         return None
@@ -417,12 +428,15 @@ def _choice(value: Mapping[str, Any]) -> Choice:
 def _logprobs(value: object) -> Logprobs | None:
     if not isinstance(value, Mapping):
         return None
-    rest = dict(value)
-    lists: dict[str, Any] = {}
-    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
-        entries = rest.pop(name, None)
-        lists[name] = list(entries) if isinstance(entries, list) else []
-    return Logprobs(**lists, extra=rest)
+    names = [name for name in Logprobs.__struct_fields__ if name != "extra"]
+    lists = {name: value[name] for name in names if value.get(name) is not None}
+    try:
+        known = msgspec.convert(lists, Logprobs)
+    except msgspec.ValidationError:
+        # Another shape, such as that of chat completions: kept, and not understood.
+        return Logprobs(extra=dict(value))
+    known.extra = {name: field for name, field in value.items() if name not in names}
+    return known
 
 
 def _flat(part: Usage | Logprobs) -> dict[str, Any]:
@@ -469,6 +483,7 @@ class Growing:
         self._started = True
         whole = self._whole
         whole.id = whole.id or chunk.id
+        whole.object = chunk.object
         whole.model = whole.model or chunk.model
         whole.created = whole.created or chunk.created
         whole.system_fingerprint = chunk.system_fingerprint or whole.system_fingerprint

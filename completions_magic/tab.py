@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
 from .binding import FORMS
+from .errors import ProfileError
 from .options import BY_FLAG
 from .profiles import known_profiles
 from .schema import KNOBS
+from .views import VIEWS
 
 if TYPE_CHECKING:
     from .magics import Session
-
-MAGIC = re.compile(r"(?:.*=\s*)?%{1,2}complete\s")
 
 
 def match(context: CompletionContext, session: Session) -> SimpleMatcherResult:
     """Return what may stand at the cursor of a `%%complete` line; nothing elsewhere."""
     before = context.line_with_cursor[: context.cursor_position]
-    if not MAGIC.match(before):
-        return {"completions": []}
     words = before.split()
     fragment = "" if before[-1:].isspace() else words[-1]
     previous = words[-1] if not fragment else words[-2]
@@ -40,13 +38,20 @@ def _known(fragment: str, previous: str, session: Session) -> Iterable[str]:
     if option is None or option.value is None:
         return sorted(flag for flag in BY_FLAG if flag.startswith("--")) if fragment.startswith("-") else []
     names = [name for name in session.shell.user_ns if not name.startswith("_")]
-    values: dict[str, Iterable[str]] = {
-        "form": FORMS,
-        "profile": known_profiles(),
-        "model": session.known_models(),
-        "out": names,
+    values: dict[str, Callable[[], Iterable[str]]] = {
+        "form": lambda: FORMS,
+        "view": lambda: VIEWS,
+        "profile": known_profiles,
+        "model": session.known_models,
+        "out": lambda: names,
     }
     if fragment.startswith("$"):
         return [f"${name}" for name in names]
     default = KNOBS[option.name].default if option.name in KNOBS else None
-    return values.get(option.name, [] if default is None else [str(default)])
+    if option.name not in values:
+        return [] if default is None else [str(default)]
+    try:
+        # Only what stays one word on the line: names come from files and servers.
+        return [word for word in values[option.name]() if re.fullmatch(r"[!-~]+", word)]
+    except ProfileError:
+        return []

@@ -13,7 +13,7 @@ from IPython.display import clear_output, display
 from msgspec import UNSET
 
 from .inert import inert, one_line
-from .record import footer, labels, reason
+from .record import footer, in_words, labels
 from .schema import KNOBS, Choice, Completion, CompletionRequest
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class NotebookView(View):
                 if 0 <= choice.index < MOST_PANES:
                     self._new[choice.index].append(choice.text)
                     if choice.finish_reason:
-                        self._reasons[choice.index] = reason(choice)
+                        self._reasons[choice.index] = in_words(choice.finish_reason)
 
     def say(self, line: str) -> None:
         """Show one line below the text."""

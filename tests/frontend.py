@@ -28,7 +28,7 @@ FLAGS = [
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    # A session that has ended asks nothing when its notebook is closed.
+    # A notebook is saved when a test says so, and at no other time.
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
 FOREIGN = re.compile(r"(OPENAI|COMPLETIONS|JUPYTER|IPYTHON)\w*|(HTTPS?|ALL|NO)_PROXY", re.IGNORECASE)
@@ -72,6 +72,7 @@ class FrontEnd:
         self.folder = folder
         self.kind = kind
         self._home = folder / ".home"
+        self.data = self._home / "data"
         self._token = secrets.token_hex(8)
         for name, values in SETTINGS.items():
             self._set(name, values)
@@ -119,7 +120,7 @@ class FrontEnd:
 
     def add_kernel(self, name: str, python: Path) -> None:
         """Offer the ipykernel of another environment, whose interpreter is `python`, under `name`."""
-        folder = self._home / "data" / "kernels" / name
+        folder = self.data / "kernels" / name
         folder.mkdir(parents=True)
         start = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         spec = {"argv": start, "display_name": name, "language": "python"}
@@ -145,6 +146,16 @@ class FrontEnd:
         self.wait_until_open(page, has_kernel=has_kernel)
         return page
 
+    def show(self, page: Page, name: str, *, has_kernel: bool = True) -> None:
+        """Open a notebook in a JupyterLab page that is open already."""
+        page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', {path})", name)
+        page.wait_for_function("path => window.jupyterapp.shell.currentWidget?.context?.path === path", arg=name)
+        self.wait_until_open(page, has_kernel=has_kernel)
+
+    def leave(self, page: Page) -> None:
+        """Close what a JupyterLab page has open, without saving it."""
+        page.evaluate("() => [...window.jupyterapp.shell.widgets('main')].forEach(widget => widget.dispose())")
+
     def wait_until_open(self, page: Page, *, has_kernel: bool = True) -> None:
         """Wait until the page shows its notebook, and its kernel, if it has one, takes cells."""
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
@@ -169,7 +180,7 @@ class FrontEnd:
     def command(self, page: Page, item: str, menu: str) -> None:
         """Choose a menu's item."""
         page.get_by_role("menuitem", name=menu, exact=True).first.click()
-        page.get_by_role("menuitem", name=item, exact=True).first.click()
+        page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
 
     def save(self, page: Page) -> None:
         """Save the notebook, and wait until it is."""

@@ -16,7 +16,7 @@ shell.run_line_magic("load_ext", "completions_magic")
 shell.run_cell("%%complete -o answer --temperature 0\\nThe capital of France is").raise_error()
 print(repr(shell.user_ns["answer"].text))
 import completions_magic.area
-print(completions_magic.area.Area().texts)
+print(completions_magic.area.Area(["1"], print).get_state("labels"))
 """
 
 
@@ -38,7 +38,7 @@ def test_the_installed_wheel_completes_a_cell(python, tmp_path):
     """The wheel holds the model's text and the widget's files, and depends on what it uses."""
     done = subprocess.run([python, "-c", CELL], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "' Paris" in done.stdout
-    assert done.stdout.endswith("[]\n")
+    assert done.stdout.endswith("{'labels': ['1']}\n")
 
 
 def test_the_installed_wheel_has_its_command_and_its_licences(python):

@@ -12,6 +12,11 @@ function element(tag, className, parent) {
   return node;
 }
 
+// A key pressed on this element is not a command for the notebook. Notebook 7 asks the focused element itself.
+function keepKeys(node) {
+  node.dataset.lmSuppressShortcuts = "true";
+}
+
 // One choice: what is committed stays in the page as it is, only the tail's text node changes.
 class Pane {
   constructor(parent, label, folded) {
@@ -24,6 +29,8 @@ class Pane {
     this.reason = element("span", "completions-reason", this.head);
     this.text = element("pre", "completions-text", this.node);
     this.text.tabIndex = 0;
+    keepKeys(this.text);
+    keepKeys(this.head);
     this.text.setAttribute("role", "region");
     this.text.setAttribute("aria-label", label || "completion");
     this.tail = document.createTextNode("");
@@ -81,11 +88,11 @@ function tellKernel(kernel, comm) {
 
 function render({ model, el }) {
   el.classList.add("completions-area");
-  el.dataset.lmSuppressShortcuts = "true";
   const bar = element("div", "completions-bar", el);
   const stop = element("button", "completions-stop", bar);
   stop.type = "button";
   stop.textContent = "Stop";
+  keepKeys(stop);
   const progress = element("progress", "completions-progress", bar);
   progress.setAttribute("aria-label", "tokens of max_tokens");
   const meters = element("span", "completions-meters", bar);
@@ -171,7 +178,6 @@ function render({ model, el }) {
     showMeters();
   };
 
-  // A key pressed here is not a command for the notebook.
   el.addEventListener("keydown", (event) => event.stopPropagation());
   const ticking = setInterval(() => running() && showMeters(), 200);
   model.on("change", changed);
