@@ -109,6 +109,8 @@ QUIRKS = {
     "the finish in a chunk of its own": [event("Hel"), event("lo"), event(reason="length"), DONE],
     "a comment first": [b": ping\n\n", event("Hello", reason="stop"), DONE],
     "comments between": [event("Hel"), b": ping\n\n: ping\n\n", event("lo", reason="stop"), DONE],
+    "a bare field first": [b"data\n\n", event("Hello", reason="stop"), DONE],
+    "other fields first": [b"retry: 10\nid\nevent: x\n", event("Hello", reason="stop"), DONE],
     "empty events": [b"data:\n\ndata\n\n", event("Hello", reason="stop"), b"data: \n\n", DONE],
     "several events in one read": [event("Hel") + event("lo") + event(reason="stop") + DONE],
     "no id, created, model": [data({"choices": [{"text": "Hello", "index": 0, "finish_reason": "stop"}]}), DONE],
@@ -477,6 +479,7 @@ def test_a_placeholder_for_a_key_breaks_no_answer(key):
         (b'{"error": {}}', "no message"),
         (b'{"error": "text"}', "text"),
         (b'{"object": "error", "message": "no such model", "code": 40401}', "no such model"),
+        (b'{"object": "error", "code": 40401}', "no message"),
         (b'{"detail": "Not Found"}', "Not Found"),
         (b'{"detail": [{"loc": ["body", "n"], "msg": "too big"}]}', "n: too big"),
         (b'{"detail": [{"loc": ["body", "stop", 0], "msg": "no"}, {"loc": [], "msg": "and"}]}', "stop.0: no; and"),
@@ -495,6 +498,14 @@ def test_an_error_is_described_in_the_servers_words(body, said):
     """JSON in every shape, HTML and plain text come down to the one message in them."""
     assert said in describe_error(body, "")
     assert len(describe_error(body, "")) <= len(said) + 3
+
+
+@pytest.mark.parametrize("form", [b"%s", b'{"error": "%s"}', b"<title>%s</title>"])
+def test_a_long_error_is_cut(form):
+    """What is said of an error has five hundred characters at most, and shows that there was more."""
+    described = describe_error(form % (b"x " * 9999), "")
+    assert len(described) == 500
+    assert described.endswith("…")
 
 
 def test_html_is_known_by_its_content_type_too():

@@ -76,14 +76,13 @@ def test_the_examples_may_be_cut_anywhere(stream, events, end):
         assert decoded(stream[:cut], stream[cut:]) == events
 
 
+fragments = [b"data: a", b"data", b"da", b":", b" ", b"x", b"\n", b"\r", b"\r\n", b"\r\ndata: b", BOM, BOM[:1], b""]
+
+
 @relaxed
-@given(
-    st.lists(st.sampled_from([b"data", b"da", b":", b" ", b"\n", b"\r", b"\r\n", BOM, BOM[:1], b"x", b""])).map(
-        b"".join
-    ),
-    st.lists(st.integers(0, 60)),
-)
+@given(st.lists(st.sampled_from(fragments)).map(b"".join), st.lists(st.integers(0, 60)))
 @example(BOM + b"data: x\r\n\r\n", [1, 2, 11, 13])
+@example(b"data: x\r\ndata: y\r\n\r\n", [8])
 @example(b"data: x\r\r\ndata: y\n\r\n", [8, 9, 10])
 def test_no_cut_of_any_bytes_changes_the_events(stream, cuts):
     """Whatever the bytes are and wherever they are cut, empty pieces included, the events are the same."""

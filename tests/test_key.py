@@ -176,12 +176,15 @@ REFUSED = {
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_a_key_is_refused_without_showing_it(value):
-    """The message says where the key comes from and what is wrong, and holds nothing of it."""
+    """The message says where the key comes from and what is wrong; neither it nor a frame of ours holds the key."""
     with pytest.raises(ProfileError, match=r"the key in OPENAI_API_KEY .*copy it again") as caught:
         ApiKey(value, origin="the key in OPENAI_API_KEY")
     assert not shows(str(caught.value))
     assert not shows(repr(caught.value.__context__))
-    assert caught.value.kind == "config"
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    own = [frame.f_locals for frame in frames if frame.f_globals["__name__"].startswith("completions_magic.")]
+    assert own
+    assert not shows(repr(own))
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n\t"])

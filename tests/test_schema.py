@@ -474,7 +474,9 @@ def test_adding_changes_no_chunk(case):
 def test_an_answer_survives_being_written_and_read(case):
     """`to_dict`, JSON and `from_dict` give the same answer back."""
     whole, _ = case
-    assert Completion.from_dict(json.loads(json.dumps(whole.to_dict()))) == whole
+    again = Completion.from_dict(json.loads(json.dumps(whole.to_dict())))
+    assert again == whole
+    assert (again.choices, again.usage) == (whole.choices, whole.usage)
 
 
 def test_usage_of_zero_does_not_replace_what_is_known():
