@@ -1225,23 +1225,39 @@ class Echo(ScriptedServer):
                 connection.sendall(whole(heard.json["prompt"]))
 
 
+@pytest.fixture
+def restless():
+    """Let threads take turns as often as they can, so that what may collide does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("restless")
 def test_calls_of_several_threads_do_not_mix():
-    """One client may be used from several threads at once; each gets the answer to its own request."""
-    echo = Echo()
+    """One client may be used from several threads at once: each gets its own answer, and closing it leaves nothing."""
     found = {}
-    together = threading.Barrier(8)
-    with contextlib.closing(echo), echo.client() as client:
+    echo = Echo()
+    before = held()
+    for turn in range(5):
+        together = threading.Barrier(8)
+        with echo.client() as client:
 
-        def ask(number):
-            together.wait()
-            found[number] = [client.complete(f"{number}-{turn}").text for turn in range(5)]
+            def ask(number, client=client, together=together, turn=turn):
+                together.wait()
+                found[turn, number] = client.complete(f"{turn}-{number}").text
 
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(10)
-    assert found == {number: [f"{number}-{turn}" for turn in range(5)] for number in range(8)}
+            threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10)
+    nothing_left = eventually(lambda: held() == before)
+    echo.close()
+    gc.collect()  # so that a socket left open is reported here, not in the next test
+    assert found == {(turn, number): f"{turn}-{number}" for turn in range(5) for number in range(8)}
+    assert nothing_left
 
 
 # ---------------------------------------------------------------- models

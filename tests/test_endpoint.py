@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from contextlib import closing
 from urllib.parse import quote
@@ -206,6 +207,26 @@ def test_an_error_can_always_be_written(server):
         assert "no \ufffd" in str(failure(client)).encode().decode()
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        answer(b'{"error": {"message": "\\u001b[2J\\u001b]0;no\\u0007"}}', status="400 No"),
+        answer(b"\x1b[2J\x1b]0;no\x07", status="400 No", kind="text/plain"),
+        answer(b'{"error": "\\u001b[2J\\u001b]0;no\\u0007"}'),
+        answer(b"\x1b[2J\x1b]0;no\x07"),
+        b"HTTP/1.1 200 \x1b[2J\r\n\x1b]0;no\x07\r\n\r\n",
+    ],
+    ids=["JSON", "plain", "in an answer", "no JSON", "in the head"],
+)
+def test_what_a_server_says_drives_no_terminal(server, script):
+    """Control characters in an error are shown as signs."""
+    server.scripts = [script]
+    with server.client(retries=0) as client:
+        raised = failure(client)
+    assert isinstance(raised, CompletionsError)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(raised._render_traceback_()))
+
+
 def test_an_error_body_that_never_ends_is_left(server):
     """The status is what counts: the body is read up to a limit, and the connection closed."""
 
@@ -218,8 +239,10 @@ def test_an_error_body_that_never_ends_is_left(server):
             server.gone.set()
 
     server.scripts = [endless]
-    with server.client() as client:
+    start = time.monotonic()
+    with server.client(timeout=30.0) as client:
         assert type(failure(client)) is BadRequestError
+    assert time.monotonic() - start < 4
     assert server.gone.wait(5)
 
 
