@@ -6,6 +6,7 @@ import contextlib
 import email.utils
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -67,12 +68,14 @@ class Endpoint:
             _guard_logs()
         self._transport = transport
         self._http: httpx.Client | None = None
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the connection."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        with self._lock:
+            http, self._http = self._http, None
+        if http is not None:
+            http.close()
 
     def describe_post(self) -> str:
         """Return the request line and the headers of a completion, without the key."""
@@ -80,13 +83,14 @@ class Endpoint:
         return f"POST {self._url('/completions')}\nContent-Type: application/json{key}"
 
     def _connection(self) -> httpx.Client:
-        if self._http is None:
-            try:
-                self._http = self._connect()
-            except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-                # A certificate file that is not there, a proxy variable that is no address.
-                raise ProfileError(f"the connection to {self.name} cannot be set up: {error}") from error
-        return self._http
+        with self._lock:
+            if self._http is None:
+                try:
+                    self._http = self._connect()
+                except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+                    # A certificate file that is not there, a proxy variable that is no address.
+                    raise ProfileError(f"the connection to {self.name} cannot be set up: {error}") from error
+            return self._http
 
     def _connect(self) -> httpx.Client:
         base_url = self.profile.base_url
