@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from .inert import inert
@@ -18,37 +18,39 @@ SURPRISE = 8.0
 LARGEST_EXPONENT = 700.0
 
 
-def token_spans(choice: Choice) -> list[tuple[int, int]] | None:
-    """Return where each token begins and ends in the choice's text; None where the server's offsets do not fit it."""
-    logprobs = choice.logprobs
-    if logprobs is None or not logprobs.tokens:
-        return None
-    count = len(logprobs.tokens)
-    if "".join(logprobs.tokens) == choice.text:
+def token_ends(text: str, logprobs: Logprobs, *, from_prompt: bool = False) -> list[int] | None:
+    """Return where the first token begins and where each ends, or None where they do not make up the text.
+
+    Tokens of a stop sequence, which the server has cut from the text, are empty at its end. `from_prompt` is true
+    where the offsets count from the text's own start, whatever the first of them is.
+    """
+    tokens, offsets = logprobs.tokens, logprobs.text_offset
+    if "".join(tokens).startswith(text):
         # Whatever the offsets say, these are the tokens of this text.
-        ends = [0]
-        for token in logprobs.tokens:
-            ends.append(ends[-1] + len(token))
-    elif len(logprobs.text_offset) == count:
-        ends = [offset - logprobs.text_offset[0] for offset in logprobs.text_offset] + [len(choice.text)]
+        ends = list(accumulate(map(len, tokens), initial=0))
+    elif 0 < len(offsets) == len(tokens):
+        first = 0 if from_prompt else offsets[0]
+        ends = [*(max(0, offset - first) for offset in offsets), len(text)]
     else:
         return None
-    spans = list(pairwise(ends))
-    return spans if all(0 <= start <= end <= len(choice.text) for start, end in spans) else None
+    return [min(end, len(text)) for end in accumulate(ends, max)]
 
 
 def tinted(choice: Choice) -> str | None:
     """Return the choice's text as HTML with a tint and a tooltip a token, or None without usable log-probabilities."""
-    spans, logprobs = token_spans(choice), choice.logprobs
-    if spans is None or logprobs is None:
+    logprobs = choice.logprobs
+    if logprobs is None or not logprobs.tokens:
+        return None
+    ends = token_ends(choice.text, logprobs)
+    if ends is None:
         return None
     parts = [
         f'<span title="{tooltip(logprobs, at)}" style="{tint(logprobs.token_logprobs, at)}">'
         f"{preformatted(_piece(choice.text, start, end))}</span>"
-        for at, (start, end) in enumerate(spans)
+        for at, (start, end) in enumerate(pairwise(ends))
         if end > start
     ]
-    return "".join(parts) + preformatted(choice.text[spans[-1][1] :])
+    return "".join(parts)
 
 
 def _piece(text: str, start: int, end: int) -> str:

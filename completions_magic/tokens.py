@@ -6,20 +6,17 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import anywidget
 
 from .client import Client, Stream
 from .errors import CompletionsError
 from .inert import inert, one_line
+from .slot import Slot, script, style
 from .tree import Node, TokenTree
 
 if TYPE_CHECKING:
     from .schema import Completion
 
-STATIC = Path(__file__).parent / "static"
 FLUSH_SECONDS = 0.04
 CLOSE_SECONDS = 2.0
 """A server that has not sent the head of its answer may keep a stopped thread for longer than this."""
@@ -29,17 +26,17 @@ PROMPT_SHOWN = 400
 LONGEST_NAME = 80
 
 
-class TokenView(anywidget.AnyWidget):
+class TokenView(Slot):
     """Shows the tokens of `completion`; those that replace them, and the text from there, come from `client`.
 
     `bind` is called with a name and the current branch when a person gives it a variable's name; without it the
-    view does not offer that. The state is plain values under names, as in the live area, so that a view that
-    opens late, or again after a reload, gets everything. Raises ConfigurationError for a completion that has no
-    tokens to branch at.
+    view does not offer that. The output is the static tree of all branches, and it is written anew when one has
+    ended. Raises ConfigurationError for a completion that has no tokens to branch at.
     """
 
-    _esm = (STATIC / "tokens.js").read_text("utf-8")
-    _css = (STATIC / "tokens.css").read_text("utf-8")
+    kind = "tokens"
+    _esm = script("tokens.js")
+    _css = style("tokens.css")
 
     def __init__(
         self, completion: Completion, client: Client, bind: Callable[[str, Completion], None] | None = None
@@ -47,18 +44,13 @@ class TokenView(anywidget.AnyWidget):
         self._lock = threading.RLock()
         self._stream: Stream | None = None
         self._workers: list[threading.Thread] = []
-        self._values: dict[str, Any] = {}
         self._rows: list[list[Any]] = []
         self._tree = TokenTree(completion)
         self._current = self._tip = self._tree.nodes[1]
         self._client = client
         self._bind = bind
-        self._values = {**self._state(), **self._fixed()}
-        super().__init__()
+        super().__init__(self._tree.request.encode(), **self._state(), **self._fixed())
         self.on_msg(self._hear)
-        # ipykernel 7.4 routes replies to the shell that last sent on the comm, which may be a busy one.
-        if hasattr(self.comm, "_reply_subshell_for"):
-            self.comm._reply_subshell_for = None  # noqa: SLF001  # no public way; guarded
 
     @property
     def tree(self) -> TokenTree:
@@ -69,7 +61,7 @@ class TokenView(anywidget.AnyWidget):
     def completion(self) -> Completion:
         """The branch on screen, as it is now."""
         with self._lock:
-            return self._tree.completion(self._current)
+            return self._tree.completion(self._current).remember(self._client)
 
     def close(self) -> None:
         """End what is being streamed, and remove the view."""
@@ -80,12 +72,17 @@ class TokenView(anywidget.AnyWidget):
                 worker.join(CLOSE_SECONDS)
         super().close()
 
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002  # ipywidgets' own signature
-        """Return the widget's state, or the part of it that `key` names."""
-        asked = None if key is None else {key} if isinstance(key, str) else set(key)
-        ours = {name: value for name, value in self._values.items() if asked is None or name in asked}
-        theirs = None if asked is None else asked - set(ours)
-        return {**(super().get_state(theirs, drop_defaults) if theirs is None or theirs else {}), **ours}
+    def plain(self) -> str:
+        """Return every branch as plain text."""
+        return self._tree.plain()
+
+    def html(self) -> str:
+        """Return every branch as static HTML."""
+        return self._tree.html()
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the provenance of the first answer."""
+        return self._tree.provenance()
 
     def __repr__(self) -> str:
         return f"TokenView({self._tree!r})"
@@ -95,7 +92,7 @@ class TokenView(anywidget.AnyWidget):
             try:
                 self._obey(content)
             except Exception as error:  # noqa: BLE001  # a person's own `bind` may raise anything; the view lives on
-                self._put(line=_in_words(error), failed=True)
+                self.put(line=_in_words(error), failed=True)
 
     def _obey(self, content: Any) -> None:
         nodes = self._tree.nodes
@@ -104,13 +101,15 @@ class TokenView(anywidget.AnyWidget):
                 self._choose(nodes[at], which)
             case {"walk": {"node": int(at)}}:
                 self._current = nodes[at]
-                self._put(**self._state())
+                self.put(**self._state())
             case {"name": {"node": int(at), "text": str(text)}}:
                 self._tree.name(nodes[at], one_line(text, LONGEST_NAME))
-                self._put(**self._state())
+                self.put(**self._state())
+                if self._stream is None:
+                    self.refresh()
             case {"bind": {"name": str(name)}} if self._bind is not None:
                 self._bind(name, self.completion)
-                self._put(line=f"{one_line(name, LONGEST_NAME)} holds this branch", failed=False)
+                self.put(line=f"{one_line(name, LONGEST_NAME)} holds this branch", failed=False)
             case {"stop": True}:
                 self._stop()
 
@@ -124,7 +123,7 @@ class TokenView(anywidget.AnyWidget):
             worker = threading.Thread(target=self._run, args=(self._stream,), name="completions-tokens", daemon=True)
             self._workers = [*(known for known in self._workers if known.is_alive()), worker]
             worker.start()
-        self._put(line="", failed=False, **self._state())
+        self.put(line="", failed=False, **self._state())
 
     def _stop(self) -> None:
         """End the stream in flight; its thread adds nothing from now on."""
@@ -138,7 +137,8 @@ class TokenView(anywidget.AnyWidget):
             return
         self._stream = None
         self._tip.finish_reason = ended or self._tip.finish_reason
-        self._put(line=line, failed=bool(line), **self._state())
+        self.put(line=line, failed=bool(line), **self._state())
+        self.refresh()
 
     def _run(self, stream: Stream) -> None:
         """Read the stream into the tree, in a thread of its own; another shows what has come."""
@@ -167,14 +167,7 @@ class TokenView(anywidget.AnyWidget):
     def _tick(self, ended: threading.Event) -> None:
         while not ended.wait(FLUSH_SECONDS):
             with self._lock:
-                self._put(**self._tokens())
-
-    def _put(self, **values: Any) -> None:
-        """Set values; send those that are new, all in one message."""
-        new = {name: value for name, value in values.items() if self._values.get(name) != value}
-        self._values.update(new)
-        if new:
-            self.send_state(set(new))
+                self.put(**self._tokens())
 
     def _fixed(self) -> dict[str, Any]:
         """Return what never changes."""
@@ -217,10 +210,6 @@ class TokenView(anywidget.AnyWidget):
         which = list(node.alternatives).index(node.token) if node.token in node.alternatives else -1
         parent = None if node.parent is None else node.parent.id
         return [parent, inert(node.token), inert(node.text), node.logprob, others, which]
-
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view, "text/plain": self._tree.plain()}, {}
 
 
 def _in_words(error: Exception) -> str:

@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from . import record
 from .errors import ConfigurationError
+from .heatmap import token_ends
 from .inert import one_line
 from .schema import KNOBS, Choice, Completion, CompletionRequest, Logprobs
 
@@ -193,16 +194,20 @@ class TokenTree:
             parts.append(indent(f"{self._heading(head)}\n{text}", "    " * depth, lambda _: True))
         return "\n".join(parts)
 
+    def provenance(self) -> dict[str, Any]:
+        """Return what an output's metadata keeps: that of the first answer."""
+        return record.provenance(self._original)
+
     def __repr__(self) -> str:
         return f"TokenTree({len(self.nodes) - 1} tokens, {sum(1 for _ in self.branches())} branches)"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        return {"text/plain": self.plain(), "text/html": self.html()}, record.provenance(self._original)
+        return {"text/plain": self.plain(), "text/html": self.html()}, self.provenance()
 
     def _grow(self, node: Node, choice: Choice) -> Node | None:
         """Add the tokens of `choice` below `node`; return the last, or None where they do not make up its text."""
         logprobs = choice.logprobs or Logprobs()
-        ends = _ends(choice.text, logprobs, from_prompt=node is self.root and self._echoed)
+        ends = token_ends(choice.text, logprobs, from_prompt=node is self.root and self._echoed)
         if ends is None:
             return None
         if ends[0]:
@@ -271,22 +276,6 @@ def _scored(completion: Completion, at: int | None) -> Choice:
         if choice.logprobs is not None and choice.logprobs.tokens:
             return choice
     raise ConfigurationError("the completion has no log-probabilities: ask for them with --logprobs 5")
-
-
-def _ends(text: str, logprobs: Logprobs, *, from_prompt: bool) -> list[int] | None:
-    """Return where the first token begins and where each ends, or None where they do not make up the text.
-
-    Tokens of a stop sequence, which the server has cut from the text, are empty at its end.
-    """
-    tokens, offsets = logprobs.tokens, logprobs.text_offset
-    if "".join(tokens).startswith(text):
-        ends = list(accumulate(map(len, tokens), initial=0))
-    elif 0 < len(offsets) == len(tokens):
-        first = 0 if from_prompt else offsets[0]
-        ends = [*(max(0, offset - first) for offset in offsets), len(text)]
-    else:
-        return None
-    return [min(end, len(text)) for end in accumulate(ends, max)]
 
 
 def _score(value: float | None) -> float | None:

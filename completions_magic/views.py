@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from IPython.display import clear_output, display
 from msgspec import UNSET
 
+from .audience import is_watched
 from .inert import inert, one_line
-from .record import footer, in_words, labels
+from .record import footer, in_words, labels, plain
 from .schema import KNOBS, Choice, Completion, CompletionRequest
 
 if TYPE_CHECKING:
+    from rich.console import Console, Group
+
     from .area import Area
 
 FLUSH_SECONDS = 0.04
@@ -25,6 +29,9 @@ PAGE_CHARACTERS = 512
 """A full page is sent once, the tail 25 times a second: this keeps both small at any length."""
 VIEWS = ("auto", "widget", "text", "none")
 MOST_PANES = 1024
+FRAMES_A_SECOND = 12
+SEEN_CHARACTERS = 4096
+"""A terminal's pane shows the end of its text: no more of it is kept."""
 RATE_SECONDS = 0.5
 """How long tokens must have come before their rate says anything."""
 
@@ -55,7 +62,7 @@ class View:
 
 
 class TerminalView(View):
-    """Streams to a text file: the first choice as it comes, the others after it, so that no texts mix."""
+    """Streams plain text: the first choice as it comes, the others whole after it, so that no texts mix."""
 
     shows_result = True
 
@@ -84,6 +91,69 @@ class TerminalView(View):
         self._file.flush()
 
 
+class PanesView(TerminalView):
+    """Shows several choices as they grow, each in a pane of its own, and then the record in their place."""
+
+    def __init__(
+        self, request: CompletionRequest, names: Sequence[str] | None = None, file: TextIO | None = None
+    ) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(file)
+        self._labels = list(names or _labels(request))
+        self._texts: defaultdict[int, str] = defaultdict(str)
+        console = Console(file=self._file, highlight=False, markup=False, emoji=False)
+        self._live = Live(
+            console=console,
+            get_renderable=lambda: draw(self._labels, dict(self._texts), console),
+            refresh_per_second=FRAMES_A_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def add(self, chunk: Completion) -> None:
+        """Keep the new text for the next frame."""
+        for choice in chunk.choices:
+            self._texts[choice.index] = (self._texts[choice.index] + inert(choice.text))[-SEEN_CHARACTERS:]
+
+    def say(self, line: str) -> None:
+        """Write one line above the panes."""
+        self._live.console.out(f"[{one_line(line)}]")
+
+    def end(self, completion: Completion) -> None:
+        """Write the record."""
+        self._write(f"{plain(completion)}\n")
+
+
+def draw(names: Sequence[str], texts: Mapping[int, str], console: Console) -> Group:
+    """Return a frame: each choice's name and the last of its lines, as many as the terminal has room for."""
+    from rich.console import Group
+    from rich.text import Text
+
+    room = max(1, console.height - 2)
+    each = max(1, room // len(names) - 1)
+    rows: list[Text] = []
+    for at, name in enumerate(names[:room]):
+        text = Text(texts.get(at, "").rstrip("\n"))
+        title = Text(f"[{name}]", "bold")
+        if room < 2 * len(names):
+            # No room for a pane each: a line each.
+            rows.append(Text(f"[{name}] {one_line(texts.get(at, ''), SEEN_CHARACTERS)[-console.width :]}"))
+            rows[-1].truncate(console.width, overflow="ellipsis")
+            continue
+        rows += [title, *text.wrap(console, console.width)[-each:]]
+    return Group(*rows)
+
+
 class NotebookView(View):
     """Streams into a live area that is gone when the cell has ended; the record takes its place.
 
@@ -91,9 +161,10 @@ class NotebookView(View):
     and in a second view: a page that is full is sent once, the tail again and again.
     """
 
-    def __init__(self, request: CompletionRequest, on_stop: Callable[[], None]) -> None:
-        blank = [Choice(index=index) for index in range(min(request.choices, MOST_PANES))]
-        self._labels = labels(Completion(choices=blank, request=request))
+    def __init__(
+        self, request: CompletionRequest, on_stop: Callable[[], None], names: Sequence[str] | None = None
+    ) -> None:
+        self._labels = list(names or _labels(request))[:MOST_PANES]
         self._on_stop = on_stop
         most = KNOBS["max_tokens"].default if request.parameters.max_tokens is UNSET else request.parameters.max_tokens
         self._meters = Meters(int(str(most)) * request.choices)
@@ -226,24 +297,40 @@ class Meters:
         }
 
 
-def choose_view(
-    shell: Any, request: CompletionRequest, on_stop: Callable[[], None], *, kind: str, whole_cell: bool
-) -> View:
-    """Return the view that suits where the cell runs; `kind` is one of VIEWS, `whole_cell` false inside loops."""
+def _labels(request: CompletionRequest) -> list[str]:
+    """Return what the choices are called that the request asks for."""
+    return labels(Completion(choices=[Choice(index=at) for at in range(request.choices)], request=request))
+
+
+def choose_kind(shell: Any, kind: str, *, whole_cell: bool) -> str:
+    """Return `widget`, `text` or `none`, as asked for or as suits where the cell runs."""
     kernel = getattr(shell, "kernel", None)
     if kind == "auto":
         if not whole_cell:
-            kind = "none"
-        elif kernel is None:
-            kind = "text"
-        else:
-            kind = "widget" if _is_watched(kernel) else "none"
-    if kind == "widget" and kernel is not None:
-        return NotebookView(request, on_stop)
-    return TerminalView() if kind == "text" else View()
+            return "none"
+        if kernel is None:
+            return "text"
+        return "widget" if is_watched(kernel) else "none"
+    return "none" if kind == "widget" and kernel is None else kind
 
 
-def _is_watched(kernel: Any) -> bool:
-    """Say whether a person's front end runs the cell: those that execute notebooks in a file allow no input."""
-    content = kernel.get_parent("shell").get("content", {})
-    return bool(content.get("allow_stdin", False))
+def choose_view(
+    shell: Any,
+    request: CompletionRequest,
+    on_stop: Callable[[], None],
+    *,
+    kind: str,
+    whole_cell: bool,
+    names: Sequence[str] | None = None,
+) -> View:
+    """Return the view that suits where the cell runs; `kind` is one of VIEWS, `whole_cell` false inside loops.
+
+    `names` are what the panes are called; without them the choices have their numbers.
+    """
+    kind = choose_kind(shell, kind, whole_cell=whole_cell)
+    if kind == "widget":
+        return NotebookView(request, on_stop, names)
+    if kind != "text":
+        return View()
+    drawable = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")
+    return PanesView(request, names) if drawable and len(names or _labels(request)) > 1 else TerminalView()

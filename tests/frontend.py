@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import nbformat
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 FLAGS = [
@@ -63,6 +64,21 @@ def open_browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         yield browser
         browser.close()
+
+
+def faults(page: Page, selector: str) -> list[str]:
+    """Return what axe finds within a selector that keeps someone from reading or using it."""
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
+    # JupyterLab's body has no height and hides what overflows: axe takes all of the page for hidden, and skips most rules.
+    page.evaluate("document.body.style.overflow = 'visible'")
+    found = Axe().run(page, context=selector).response
+    page.evaluate("document.body.style.overflow = ''")
+    assert "color-contrast" in {rule["id"] for rule in found["passes"]}, "axe takes the place for hidden"
+    return [
+        f"{fault['id']} ({fault['impact']}): {node['html'][:200]}: {node['failureSummary']}"
+        for fault in found["violations"]
+        for node in fault["nodes"]
+    ]
 
 
 class FrontEnd:

@@ -196,6 +196,15 @@ def test_the_page_and_the_plain_text_read_the_same(tokens, scored):
     assert plain(completion).startswith(inert(text) + "\n(")
 
 
+@pytest.mark.parametrize("offsets", [[], [0, 2, 4, 5], [9, 11, 13, 14]])
+def test_the_tokens_of_a_stop_sequence_do_not_take_the_tint_away(offsets):
+    """A server may list tokens that it has cut from the text: those before them are tinted, and no text is lost."""
+    logprobs = Logprobs([" a", " b", "\n", "\n"], [-1.0, -2.0, -0.1, -0.1], [], offsets)
+    page = html(Completion(choices=[Choice(" a b", 0, "stop", logprobs)]))
+    assert re.findall('<span title="[^"]+"[^>]*>([^<]*)</span>', page) == [" a", " b"]
+    assert Page(page).pres == [" a b"]
+
+
 @pytest.mark.parametrize("prompt", ["Say hello", "\n\nQ: x\r\n", *HOSTILE.values()])
 def test_an_echoed_prompt_reads_as_it_was_written(prompt):
     """The page sets the prompt apart from what follows it, and changes no character of either."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -135,15 +136,96 @@ def test_the_completion_is_in_the_variable_and_in_out(terminal, cell):
     assert shown.startswith("['Hello', 'Hello', 'Hello', True]")
 
 
-def test_further_choices_follow_the_first(terminal, server, cell):
-    """The first choice streams, the others come after it, each under its number."""
+def test_all_choices_grow_at_once(terminal, server, cell):
+    """Both choices are on screen before either has ended; afterwards each is there whole, once, without a control."""
+    go = threading.Event()
+
+    def script(connection):
+        for text, index in [("first ", 0), ("second ", 1), ("half\n", 0), ("half", 1)]:
+            connection.sendall((stream_head() if text == "first " else b"") + piece(event(text, index=index)))
+        go.wait(20)
+        connection.sendall(piece(event(" one", reason="stop")) + piece(event(" two", index=1, reason="stop")))
+        connection.sendall(piece(DONE))
+
+    server.scripts = [script]
+    terminal.paste(cell("-n 2 -o it"))
+    terminal.expect("first half")
+    terminal.expect("second half")
+    go.set()
+    shown = terminal.finish().rpartition("\x1b")[2]
+    assert "[1/2] first half\n one  <complete>\n[2/2] second half two  <complete>\n(m" in shown
+    assert terminal.run("print(it.texts)").startswith("['first half\\n one', 'second half two']\n")
+
+
+def test_an_interrupt_keeps_every_choice(terminal, server, cell):
+    """Ctrl-C while several choices grow leaves the terminal in order, and each choice as far as it came."""
+
+    def script(connection):
+        connection.sendall(stream_head() + piece(event("one")) + piece(event("two", index=1)))
+        server.wait_until_gone(connection)
+
+    server.scripts = [script]
+    terminal.paste(cell("-n 2 -o it"))
+    terminal.expect("two")
+    terminal.send(CTRL_C)
+    shown = terminal.finish()
+    assert server.gone.wait(2)
+    assert "[1/2] one" in shown
+    assert "[2/2] two" in shown
+    assert "\x1b[?25h" in shown
+    assert "Traceback" not in shown
+
+
+def test_many_choices_are_a_line_each(terminal, server, cell):
+    """Choices that have no room for a pane each are a line each, and all of them are whole in the end."""
+    go = threading.Event()
+
+    def script(connection):
+        connection.sendall(stream_head() + b"".join(piece(event(f"text {at}", index=at)) for at in range(40)))
+        go.wait(20)
+        connection.sendall(b"".join(piece(event(" end", index=at, reason="stop")) for at in range(40)) + piece(DONE))
+
+    server.scripts = [script]
+    terminal.paste(cell("-n 40"))
+    terminal.expect("[40/40] text 39")
+    go.set()
+    shown = terminal.finish().rpartition("\x1b")[2]
+    assert [f"[{at + 1}/40] text {at} end  <complete>" in shown for at in range(40)] == [True] * 40
+
+
+def test_where_there_is_no_terminal_each_choice_is_plain_text(server, tmp_path):
+    """Into a file or a pipe goes no control sequence, and no choice within another."""
     server.scripts = [
         stream([event("a"), event("x", index=1), event("b", reason="stop"), event("y", index=1, reason="stop"), DONE])
     ]
+    cell = f"get_ipython().run_cell_magic('complete', '-m m -n 2 --view text --base-url {server.base_url}', 'Hi')"
+    start = [sys.executable, "-m", "IPython", "--colors=nocolor", "-c", f"%load_ext completions_magic\n{cell}"]
+    shown = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert shown.startswith("ab\n[2/2]xy\n(m")
+    assert re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown) == []
+
+
+def test_nothing_from_a_server_drives_the_panes(terminal, server, cell):
+    """Escape sequences in one of several choices arrive at the terminal as signs, in the panes and in the record."""
+    server.scripts = [
+        stream(
+            [event("a\x1b]0;owned\x07\x1b[2J\x9b31m\u202ec", index=1, reason="stop"), event("b", reason="stop"), DONE]
+        )
+    ]
     shown = terminal.run(cell("-n 2"))
-    assert shown.startswith("ab\n")
-    assert "2/2" in shown
-    assert "xy" in shown
+    assert "owned" in shown
+    assert not re.search("\x1b]0|\x07|\x1b\\[2J|\x9b|\u202e", shown)
+
+
+def test_the_token_view_of_a_terminal_is_the_static_tree(terminal):
+    """Where no page can be interactive, the tokens' tree is plain text, shown once."""
+    terminal.run(
+        "import completions_magic as cm; made = cm.Client().complete('Once', max_tokens=3, logprobs=2, seed=1)"
+    )
+    shown = terminal.run("made.tokens()")
+    assert "the first answer\n     upon a time\n    (pocket" in shown
+    assert shown.count("the first answer") == 1
+    assert "perplexity" in shown
 
 
 def test_quiet_shows_nothing(terminal, cell):

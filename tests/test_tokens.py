@@ -1,18 +1,25 @@
 """The token view: its messages against a scripted server, and the whole in a real JupyterLab on the embedded endpoint."""
 
+import atexit
+import contextlib
 import json
+import pickle
 import re
+import sys
 import threading
 import time
 
+import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from conftest import DONE, answer, event, piece, stream, stream_head
-from frontend import FrontEnd, open_browser
+from frontend import FrontEnd, faults, open_browser
+from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
 from playwright.sync_api import Locator, Page, expect
+from traitlets.config import Config
 
 from completions_magic import Client, Completion
-from completions_magic.errors import ConfigurationError
+from completions_magic.errors import CompletionsError, ConfigurationError
 from completions_magic.schema import Choice, CompletionRequest, Logprobs
 from completions_magic.tokens import TokenView
 from completions_magic.tree import TokenTree
@@ -233,6 +240,197 @@ def test_a_completion_without_log_probabilities_is_refused():
     plain = Completion(choices=[Choice("a")], request=CompletionRequest.build("a", model="m"))
     with pytest.raises(ConfigurationError, match="--logprobs 5"):
         TokenView(plain, Client())
+
+
+# From a completion
+
+
+def test_a_completion_remembers_who_made_it(server):
+    """The client that made a completion goes on with it; copies and files do not know it, and it does not count."""
+    server.scripts = [stream([token_event(" a"), token_event(" b", "stop"), DONE])]
+    with server.client() as client:
+        made = client.complete("Hi", logprobs=1, stream=True)
+        other = made + Completion()
+        view = made.tokens()
+        choose(view, 1, 0)
+        assert view.completion.tokens().completion.text == " a b"
+        view.close()
+        assert other == made
+        assert "client" not in repr(made).lower()
+        for copied in (pickle.loads(pickle.dumps(made)), other):
+            with pytest.raises(ConfigurationError, match=r"tokens\(client\)"):
+                copied.tokens()
+        assert other.tokens(client).completion.text == " a b"
+
+
+@pytest.fixture
+def shell(server):
+    """Return a shell with the extension loaded, whose cells ask the scripted server."""
+    main = sys.modules["__main__"]
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.run_line_magic("load_ext", "completions_magic")
+    shell.run_line_magic("config", f"CompletionsMagics.base_url = '{server.base_url}'")
+    shell.run_line_magic("config", "CompletionsMagics.model = 'm'")
+    yield shell
+    shell.run_line_magic("unload_ext", "completions_magic")
+    InteractiveShell.clear_instance()
+    atexit.unregister(shell.atexit_operations)
+    sys.modules["__main__"] = main
+
+
+def test_the_magic_opens_the_last_completion_or_a_named_one(shell, server):
+    """%completions tokens shows the last, or the one that a variable holds, and binds branches under checked names."""
+    server.scripts = [stream([token_event(f" {word}", "stop"), DONE]) for word in "ab"]
+    for name in ("first", "second"):
+        shell.run_cell_magic("complete", f"-q -o {name} --logprobs 1", "Hi")
+    assert shell.run_line_magic("completions", "tokens").completion.text == " b"
+    view = shell.run_line_magic("completions", "tokens first")
+    assert view.completion.text == " a"
+    say(view, {"bind": {"name": "branch"}})
+    assert shell.user_ns["branch"].text == " a"
+    say(view, {"bind": {"name": "print"}})
+    assert "would hide Python's print" in view.get_state("line")["line"]
+    assert "print" not in shell.user_ns
+
+
+@pytest.mark.parametrize("line", ["tokens", "tokens nothing", "tokens word", "tokens plain"])
+def test_what_has_no_tokens_is_refused_in_one_line(shell, line):
+    """Without a completion, or without its log-probabilities, one line says what to run."""
+    request = CompletionRequest.build("Hi", model="m")
+    plain = Completion(choices=[Choice("a")], request=request).remember(Client())
+    shell.user_ns.update(word="no completion", plain=plain)
+    with pytest.raises(CompletionsError, match="--logprobs 5") as caught:
+        shell.run_line_magic("completions", line)
+    assert "\n" not in str(caught.value)
+
+
+# In a file
+
+
+def test_a_notebook_that_runs_without_a_person_is_the_same_every_time(tmp_path):
+    """The output is the static tree, the same bytes in every run, and no widget is in the file."""
+    made = f"made = completions_magic.Client().complete({PROMPT!r}, max_tokens=5, seed=3, logprobs=2)"
+    cells = [f"import completions_magic\n{made}", "made.tokens()", "made.tokens()"]
+    runs = []
+    for _ in range(2):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        NotebookClient(notebook, resources={"metadata": {"path": tmp_path}}).execute()
+        assert "widgets" not in notebook.metadata
+        assert "widget" not in json.dumps([cell.outputs for cell in notebook.cells])
+        runs.append([cell.outputs[0]["data"] for cell in notebook.cells[1:]])
+    assert runs[0] == runs[1]
+    one, two = (re.search('class="([^ ]+) ', data["text/html"])[1] for data in runs[0])
+    assert re.fullmatch("completions-tokens-[0-9a-f]{12}-0", one)
+    assert two == f"{one[:-1]}1"
+
+
+SLOT_CELLS = (
+    "%load_ext completions_magic",
+    f"%%complete -q -o made --logprobs 3 --seed 3 --max-tokens 8\n{PROMPT}",
+    "%completions tokens made",
+    "print('alive')",
+)
+BLANKS = """() => {
+  window.blanks = 0;
+  const look = () => {
+    window.blanks += !document.querySelector(".jp-Notebook .completions-tokens");
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+def saved(front_end: FrontEnd, page: Page) -> str:
+    """Save the notebook; return the output of the token view, as the file has it."""
+    front_end.save(page)
+    text = (front_end.folder / "slot.ipynb").read_text("utf-8")
+    assert "widget" not in text
+    (output,) = json.loads(text)["cells"][2]["outputs"]
+    assert sorted(output["data"]) == ["text/html", "text/plain"]
+    return "".join(output["data"]["text/html"]) + "".join(output["data"]["text/plain"])
+
+
+def branch_at(page: Page, at: int) -> None:
+    """Choose the first alternative that is not taken at a token, and wait until its branch has ended."""
+    shown = page.locator(".completions-tokens")
+    count = shown.locator(".tokens-branch").count()
+    shown.locator(".tokens-token").nth(at).click()
+    shown.locator("button.tokens-bar:enabled:not([aria-current])").first.click()
+    expect(shown.locator(".tokens-branch")).to_have_count(count + 1)
+    expect(shown.locator(".tokens-stop")).to_be_hidden()
+
+
+def until_saved(front_end: FrontEnd, page: Page, branches: int) -> str:
+    """Return the output as the file has it, once it has that many branches besides the first."""
+    end = time.monotonic() + 10
+    while (text := saved(front_end, page)).count("instead of") != 2 * branches:
+        assert time.monotonic() < end, text
+        page.wait_for_timeout(100)
+    return text
+
+
+@pytest.mark.parametrize("kind", ["lab", "notebook"])
+def test_no_widget_is_left_behind(kind, tmp_path):
+    """The saved output is the tree as it is, through branches, a second run, a reload, and without a kernel."""
+    with contextlib.ExitStack() as stack:
+        front_end = FrontEnd(tmp_path, kind)
+        stack.callback(front_end.close)
+        browser = stack.enter_context(open_browser())
+        front_end.write("slot.ipynb", *SLOT_CELLS)
+        page = front_end.open(browser, "slot.ipynb")
+        page.set_default_timeout(BROWSER_MS)
+        front_end.run_all(page)
+        shown = page.locator(".completions-tokens")
+        expect(shown).to_be_visible()
+        first = until_saved(front_end, page, 0)
+
+        # A branch: the output is written anew, and the view does not leave the page for a frame, nor does focus.
+        page.evaluate(BLANKS)
+        branch_at(page, 3)
+        until_saved(front_end, page, 1)
+        expect(shown.locator(".tokens-token").nth(3)).to_be_focused()
+        assert page.evaluate("window.blanks") == 0
+
+        # No key is a command for the notebook.
+        look = "window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
+        before = page.evaluate(look)
+        for target in (".tokens-token[tabindex='0']", "button.tokens-bar:enabled", ".tokens-branch"):
+            shown.locator(target).first.focus()
+            for key in ["b", "a", "m", "y", "x", "d", "d", "c", "v"]:
+                page.keyboard.press(key)
+        page.wait_for_timeout(200)
+        assert page.evaluate(look) == before
+
+        # The same cells again are the same bytes.
+        front_end.run_all(page)
+        expect(shown.locator(".tokens-branch")).to_have_count(1)
+        assert until_saved(front_end, page, 0) == first
+
+        # A page that was loaded later has the view, and its branches come into the file.
+        page.reload()
+        front_end.wait_until_open(page)
+        expect(shown).to_be_visible()
+        branch_at(page, 2)
+        text = until_saved(front_end, page, 1)
+        assert page.locator(".jp-OutputArea-executeResult .jupyter-widgets").count() == 0
+
+        # Without a kernel the tree is there to be read.
+        front_end.end_kernels()
+        page.close()
+        page = front_end.open(browser, "slot.ipynb", has_kernel=False)
+        expect(page.locator(".jp-OutputArea-output details")).to_have_count(2)
+        assert shown_without_blanks(page) in without_blanks(text)
+
+
+def without_blanks(text: str) -> str:
+    """Return `text` without its blanks."""
+    return "".join(text.split())
+
+
+def shown_without_blanks(page: Page) -> str:
+    """Return the heading of the second branch, as it is on the page."""
+    return without_blanks(page.locator(".jp-OutputArea-output summary").nth(1).inner_text())
 
 
 # In JupyterLab
@@ -533,14 +731,7 @@ def test_the_record_of_the_tree_is_left_in_the_notebook(page, tree):
 def test_axe_finds_nothing(page, theme):
     """Names, roles, contrast and focus order are in order in the light and the dark theme."""
     page.lab.change_theme(page, theme)
-    expect(page.locator("#jupyterlab-splash")).to_have_count(0)
-    # JupyterLab's body has no height and hides what overflows: axe takes all of the page for hidden, and skips most rules.
-    page.evaluate("document.body.style.overflow = 'visible'")
-    found = Axe().run(page, context=".completions-tokens").response["violations"]
-    faults = [
-        f"{fault['id']}: {node['html'][:200]}: {node['failureSummary']}" for fault in found for node in fault["nodes"]
-    ]
-    assert faults == [], "\n".join(faults)
+    assert faults(page, ".completions-tokens") == []
 
 
 def test_it_fits_into_a_narrow_window(page):

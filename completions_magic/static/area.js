@@ -94,7 +94,6 @@ function render({ model, el }) {
   stop.textContent = "Stop";
   keepKeys(stop);
   const progress = element("progress", "completions-progress", bar);
-  progress.setAttribute("aria-label", "tokens of max_tokens");
   const meters = element("span", "completions-meters", bar);
   const grid = element("div", "completions-grid", el);
   const line = element("p", "completions-line", el);
@@ -115,14 +114,17 @@ function render({ model, el }) {
 
   const showMeters = () => {
     const now = model.get("meters") ?? {};
-    const parts = [`${(now.tokens ?? 0).toLocaleString("en")} of ${(now.most ?? 0).toLocaleString("en")} tokens`];
+    // Rows that have ended come as a line; the tokens of a stream are counted here.
+    const parts = now.text !== undefined ? [now.text] : [`${(now.tokens ?? 0).toLocaleString("en")} of ${(now.most ?? 0).toLocaleString("en")} tokens`];
     if (now.first !== null && now.first !== undefined) parts.push(`first after ${seconds(now.first)}`);
     if (now.rate) parts.push(`${Math.round(now.rate).toLocaleString("en")} tokens/s`);
     parts.push(seconds(running() ? (performance.now() - opened) / 1000 : now.elapsed ?? 0));
     meters.textContent = parts.join(" · ");
+    progress.setAttribute("aria-label", now.text !== undefined ? "rows" : "tokens of max_tokens");
     progress.max = now.most || 1;
-    if (now.first === null || now.first === undefined) progress.removeAttribute("value");
-    else progress.value = Math.min(now.tokens ?? 0, now.most || 1);
+    const waiting = now.text !== undefined ? now.most === null : now.first === null || now.first === undefined;
+    if (waiting) progress.removeAttribute("value");
+    else progress.value = Math.min(now.done ?? now.tokens ?? 0, now.most || 1);
     line.textContent = note || now.line || "";
     if (!running()) {
       stop.hidden = true;

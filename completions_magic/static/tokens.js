@@ -318,7 +318,6 @@ class View {
     this.model = model;
     this.tree = new Tree();
     el.classList.add("completions-tokens");
-    el.dataset.lmSuppressShortcuts = "true";
     const main = element("div", "tokens-main", el);
     const left = element("div", "tokens-left", main);
     this.map = new HeatMap(left, (node, at) => this.panel.show(node, at, this.map.nodes.length));
@@ -343,9 +342,7 @@ class View {
     this.stop.onclick = () => model.send({ stop: true });
     this.bind.onclick = () => model.send({ bind: { name: this.variable.value.trim() } });
     this.name.onchange = () => model.send({ name: { node: model.get("current"), text: this.name.value } });
-    // A key pressed here is not a command for the notebook.
     el.addEventListener("keydown", (event) => {
-      event.stopPropagation();
       if (!event.ctrlKey && !event.metaKey && !event.altKey && this.key(event)) event.preventDefault();
     });
     this.changed = () => {
@@ -446,10 +443,10 @@ class View {
   }
 }
 
-function render({ model, el }) {
-  const view = new View(model, el);
-  view.show();
-  return () => view.remove();
-}
-
-export default { render };
+export default {
+  initialize: inSlots((model, root) => {
+    const view = new View(model, root);
+    view.show();
+    return () => view.remove();
+  }),
+};
