@@ -41,6 +41,7 @@ programs:
 test: check programs
 	$(ALONE) $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 	$(ALONE) $(BIN)/python -m pytest --quiet --nbval --nbval-current-env notebooks
+	$(ALONE) $(BIN)/python notebooks/execute.py --check
 
 check: .venv/dev
 	$(BIN)/ruff check --quiet .

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cassette import Cassette
     from .client import Client, Stream, no_waits
     from .errors import CompletionsError
     from .profiles import Profile
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 # Loading the extension must cost next to nothing, so each name is imported when it is first used.
 _HOMES = {
+    "Cassette": "cassette",
     "Choice": "schema",
     "Client": "client",
     "Completion": "schema",
@@ -26,6 +28,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Cassette",
     "Choice",
     "Client",
     "Completion",

@@ -1,4 +1,4 @@
-"""The command line: `completions-magic serve` and `completions-magic demo`."""
+"""The command line: `completions-magic serve`, `verify` and `demo`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def _run(arguments: Sequence[str] | None) -> int:
             from .demo import run
 
             return run()
+        if options.command == "verify":
+            from .verify import run as verify
+
+            return verify(options.notebooks, live=options.live)
         return _serve(options)
     except CompletionsError as error:
         print(f"completions-magic: {error}", file=sys.stderr)
@@ -55,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--api-key-env", metavar="VAR", help="ask callers for the key in this environment variable")
     serve.add_argument("--alias", metavar="NAME", action="append", default=[], help="a further name of the model")
+    verify = commands.add_parser(
+        "verify",
+        help="run notebooks anew and say of every completion whether it is what was saved; exits with 1 if not",
+        allow_abbrev=False,
+    )
+    verify.add_argument("notebooks", metavar="NOTEBOOK", nargs="+")
+    verify.add_argument("--live", action="store_true", help="ask the endpoints again too; nothing is written")
     commands.add_parser("demo", help="run a few cells in this terminal")
     return parser
 

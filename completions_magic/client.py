@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import msgspec
 
 from .answer import AnswerReader
+from .cassette import Cassette
 from .endpoint import Endpoint, request_id_of
 from .errors import (
     APIConnectionError,
@@ -29,9 +31,13 @@ from .errors import (
     TooLargeError,
 )
 from .key import ApiKey
+from .pace import Pace
 from .profiles import Profile, choose_profile
 from .schema import Completion, CompletionRequest, Growing, Model, read_models
 from .transport import Watch
+
+if TYPE_CHECKING:
+    from .batch import Batch
 
 log = logging.getLogger("completions_magic")
 
@@ -75,7 +81,9 @@ class Client:
     With nothing given it is the endpoint of `OPENAI_BASE_URL`, or the embedded one. `model` is used by requests
     that name none; `connect_timeout` and `timeout` are seconds, the latter the longest silence before the
     first event and between events; `retries` happen only before anything of an answer was handed on.
-    `on_wait` is called before each. Raises ProfileError when the endpoint or its key is not usable.
+    `on_wait` is called before each. `cassette`, a path or a Cassette, records and replays, in the mode `record`;
+    `pace` is shared by all clients that are to ask no faster together.
+    Raises ProfileError when the endpoint or its key is not usable.
     """
 
     def __init__(
@@ -89,6 +97,9 @@ class Client:
         timeout: float = 60.0,
         retries: int = 2,
         transport: httpx.BaseTransport | None = None,
+        cassette: str | os.PathLike[str] | Cassette | None = None,
+        record: str | None = None,
+        pace: Pace | None = None,
         on_wait: Callable[[Wait], None] | None = None,
     ) -> None:
         if isinstance(profile, Profile):
@@ -99,9 +110,32 @@ class Client:
         self.timeout = timeout
         self.retries = max(0, retries)
         self.on_wait = on_wait
+        if cassette is not None and (record is not None or not isinstance(cassette, Cassette)):
+            cassette = _cassette(cassette, record)
+        self.cassette = cassette
         key = ApiKey(api_key) if isinstance(api_key, str) else api_key
         self.endpoint = Endpoint(
-            self.profile, key, connect_timeout=connect_timeout, timeout=timeout, transport=transport
+            self.profile,
+            key,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            transport=transport,
+            cassette=cassette,
+            pace=pace,
+        )
+
+    def paced(self, pace: Pace) -> Client:
+        """Return a client of the same endpoint and settings with connections of its own, at a pace."""
+        return Client(
+            self.profile,
+            api_key=self.endpoint.key,
+            model=self.model,
+            connect_timeout=self.endpoint.connect_timeout,
+            timeout=self.timeout,
+            retries=self.retries,
+            transport=self.endpoint.transport,
+            cassette=self.cassette,
+            pace=pace,
         )
 
     @property
@@ -113,7 +147,8 @@ class Client:
     def identity(self) -> Hashable:
         """What two clients share that may use the same connection."""
         profile = self.profile
-        settings = (self.timeout, self.retries, self.model, repr(sorted(profile.parameters.items())))
+        tape = None if self.cassette is None else (self.cassette.tape, self.cassette.record, self.cassette.pace)
+        settings = (self.timeout, self.retries, self.model, repr(sorted(profile.parameters.items())), tape)
         return profile.name, profile.base_url, profile.allow_http, self.endpoint.key, settings
 
     def request(self, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
@@ -142,9 +177,34 @@ class Client:
         """Return the completion of `prompt` as an iterator of chunks whose sum it is."""
         return self.send(self.request(prompt, model=model, **{**parameters, "stream": True}))
 
-    def send(self, request: CompletionRequest) -> Stream:
-        """Return the answer to `request` as an iterator of chunks; nothing is sent before the first is asked for."""
-        return Stream(self, request)
+    def send(self, request: CompletionRequest, *, sample: int | None = None) -> Stream:
+        """Return the answer to `request` as an iterator of chunks; nothing is sent before the first is asked for.
+
+        `sample` picks one of several recordings of this request on the cassette, from 1.
+        """
+        return Stream(self, request, sample)
+
+    def complete_many(
+        self,
+        prompts: object,
+        *,
+        concurrency: int = 8,
+        pace: Pace | None = None,
+        model: str | None = None,
+        **parameters: Any,
+    ) -> Batch:
+        """Return the completions of many prompts, in their order, asked for several at a time.
+
+        `prompts` is a list, a series or any iterable of prompts, and `pace` bounds requests a second and what is
+        spent. A prompt that fails has its error in its row. Raises ConfigurationError for what cannot be sent.
+        """
+        from .batch import Asking
+        from .rows import ROW, read_rows
+
+        def request(columns: Mapping[str, Any]) -> CompletionRequest:
+            return self.request(columns[ROW], model=model, **parameters)
+
+        return Asking(read_rows(prompts), request, self, concurrency=concurrency, pace=pace).run()
 
     def models(self) -> list[Model]:
         """Return the models that the endpoint lists. Raises CompletionsError in one of its kinds."""
@@ -194,9 +254,9 @@ class Stream:
     ends without an error, in the middle of a wait too.
     """
 
-    def __init__(self, client: Client, request: CompletionRequest) -> None:
+    def __init__(self, client: Client, request: CompletionRequest, sample: int | None = None) -> None:
         # The call does not know the stream, so that a stream that nobody holds any more ends at once.
-        self._call = _Call(client, request)
+        self._call = _Call(client, request, sample)
         self._chunks = self._call.run()
 
     @property
@@ -217,6 +277,11 @@ class Stream:
     def stopped(self) -> bool:
         """True once `stop` was called."""
         return self._call.stopped.is_set()
+
+    @property
+    def replayed(self) -> bool:
+        """True when the answer came from a cassette."""
+        return self._call.replayed
 
     def __iter__(self) -> Iterator[Completion]:
         return self
@@ -248,9 +313,11 @@ class Stream:
 class _Call:
     """One request at work: its attempts, its chunks, and what another thread may do to it."""
 
-    def __init__(self, client: Client, request: CompletionRequest) -> None:
+    def __init__(self, client: Client, request: CompletionRequest, sample: int | None) -> None:
         self.request = request
+        self._sample = sample
         self.stopped = threading.Event()
+        self.replayed = False
         self.lock = threading.Lock()
         self.reader: int | None = None
         self._client = client
@@ -259,7 +326,8 @@ class _Call:
         self._watch: Watch | None = None
 
     def sum(self, ended: str | None = None) -> Completion:
-        completion = self._growing.completion(ended=ended)
+        completion = self._growing.completion(ended=ended).remember(self._client)
+        completion.request = self.request
         key = self._client.endpoint.key
         if key is not None:
             # Chunk by chunk a key may come in pieces too small to tell.
@@ -321,7 +389,8 @@ class _Call:
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
         endpoint = self._client.endpoint
         watch = self._watch = Watch(endpoint.timeout)
-        response = endpoint.open("POST", "/completions", watch, body)
+        response = endpoint.open("POST", "/completions", watch, body, sample=self._sample)
+        self.replayed = "replayed" in response.extensions
         if watch.socket is None and "network_stream" in response.extensions:
             # Another transport over a socket, such as one through a proxy.
             watch.socket = response.extensions["network_stream"].get_extra_info("socket")
@@ -352,6 +421,12 @@ class _Call:
         with contextlib.suppress(CompletionsError):
             # What follows [DONE] is the end of the transfer: once it is read the connection can be used again.
             next(pieces, None)
+
+
+def _cassette(cassette: str | os.PathLike[str] | Cassette, record: str | None) -> Cassette:
+    if isinstance(cassette, Cassette):
+        return Cassette(cassette.tape, record=record, pace=cassette.pace)
+    return Cassette(cassette, record=record)
 
 
 def _in_short(error: CompletionsError) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import logging
 import ssl
 import threading
-import time
 from collections.abc import Generator, Iterator
 from functools import cache
 from importlib.metadata import version
@@ -19,6 +17,7 @@ from weakref import WeakSet
 import httpx
 
 from .answer import describe_error
+from .cassette import Cassette
 from .errors import (
     APIConnectionError,
     APITimeoutError,
@@ -34,6 +33,7 @@ from .errors import (
     status_error,
 )
 from .key import ApiKey
+from .pace import Pace, Paced, asked_wait
 from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
 from .transport import Watch, WatchedTransport
 
@@ -56,17 +56,29 @@ class Endpoint:
         connect_timeout: float,
         timeout: float,
         transport: httpx.BaseTransport | None,
+        cassette: Cassette | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.profile = profile
         self.name = profile.name
-        self.key = profile.key() if key is None else key
+        self.key = key
+        self._missing: ProfileError | None = None
+        if key is None:
+            try:
+                self.key = profile.key()
+            except ProfileError as error:
+                if cassette is None:
+                    raise
+                self._missing = error  # who only replays needs none
         self.connect_timeout = connect_timeout
         self.timeout = timeout
         if self.key is not None:
             check_in_the_clear(profile)
             _KeyFilter.keys.add(self.key)
             _guard_logs()
-        self._transport = transport
+        self.transport = transport
+        self._cassette = cassette
+        self._pace = pace
         self._http: httpx.Client | None = None
         self._lock = threading.Lock()
 
@@ -93,31 +105,48 @@ class Endpoint:
             return self._http
 
     def _connect(self) -> httpx.Client:
-        base_url = self.profile.base_url
-        context = _tls() if base_url.startswith("https:") else _no_tls()
-        if self._transport is None and base_url == LOCAL:
-            self._transport = _embedded()
-        if self._transport is None and not _has_proxy(base_url):
-            self._transport = WatchedTransport(context)
         return httpx.Client(
-            transport=self._transport,
-            verify=context,
-            trust_env=not is_loopback(base_url),
+            transport=self._paced() if self._cassette is None else self._cassette.around(self._paced),
+            trust_env=False,
             timeout=httpx.Timeout(self.timeout, connect=self.connect_timeout),
             headers={"User-Agent": f"completions-magic/{version('completions-magic')}", "Accept-Encoding": "identity"},
             auth=_Bearer(self.key) if self.key is not None else None,
         )
+
+    def _paced(self) -> httpx.BaseTransport:
+        """Return what really asks, at its pace."""
+        return self._live() if self._pace is None else Paced(self._live(), self._pace)
+
+    def _live(self) -> httpx.BaseTransport:
+        """Return what really asks, at any pace."""
+        if self._missing is not None:
+            raise self._missing
+        base_url = self.profile.base_url
+        if self.transport is not None:
+            return self.transport
+        if base_url == LOCAL:
+            return _embedded()
+        context = _tls() if base_url.startswith("https:") else _no_tls()
+        proxy = _proxy(base_url)
+        return WatchedTransport(context) if proxy is None else httpx.HTTPTransport(verify=context, proxy=proxy)
 
     def _url(self, route: str) -> str:
         # The host of the in-process endpoint is never looked up.
         base = "http://localhost/v1" if self.profile.base_url == LOCAL else self.profile.base_url
         return base + route
 
-    def open(self, method: str, route: str, watch: Watch, body: bytes | None = None) -> httpx.Response:
-        """Send one request; return the response of a success, unread, or raise what went wrong."""
+    def open(
+        self, method: str, route: str, watch: Watch, body: bytes | None = None, *, sample: int | None = None
+    ) -> httpx.Response:
+        """Send one request; return the response of a success, unread, or raise what went wrong.
+
+        `sample` is which of a cassette's recordings of this request is wanted.
+        """
         connection = self._connection()
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"} if body else {}
         request = connection.build_request(method, self._url(route), content=body, headers=headers)
+        if sample is not None:
+            request.extensions["sample"] = sample
         with translated(self), watch.watching():
             response = connection.send(request, stream=True)
         if response.is_success:
@@ -166,7 +195,7 @@ class Endpoint:
         message = f"{self.name} answered {status} {response.reason_phrase}".rstrip()
         error = status_error(status)(f"{message}{': ' if said else ''}{said}", status=status, request_id=request_id)
         error.message += self._next_step(error)
-        error.retry_after = _retry_after(response.headers)
+        error.retry_after = asked_wait(response.headers)
         return error
 
     def _next_step(self, error: CompletionsError) -> str:
@@ -252,23 +281,6 @@ def _read_some(response: httpx.Response) -> bytes:
     return bytes(body[:ERROR_BODY_LIMIT])
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Return the wait that a server asks for, in seconds: `retry-after-ms`, or Retry-After in seconds or as a date."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(headers["retry-after-ms"]) / 1000) if "retry-after-ms" in headers else _seconds(headers)
-    return None
-
-
-def _seconds(headers: httpx.Headers) -> float | None:
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-
-
 @cache
 def _tls() -> ssl.SSLContext:
     """Return the one context of the process: reading the certificates takes 20 ms each time."""
@@ -281,12 +293,14 @@ def _no_tls() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _has_proxy(base_url: str) -> bool:
-    """Say whether the environment's proxy variables apply to `base_url`: never to this machine itself."""
+def _proxy(base_url: str) -> str | None:
+    """Return the proxy that the environment's variables name for `base_url`: never for this machine itself."""
     parts = urlsplit(base_url)
+    if is_loopback(base_url) or proxy_bypass(parts.hostname or ""):
+        return None
     proxies = getproxies()
-    applies = parts.scheme in proxies or "all" in proxies
-    return applies and not is_loopback(base_url) and not proxy_bypass(parts.hostname or "")
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    return named if named is None or "://" in named else f"http://{named}"
 
 
 class _KeyFilter(logging.Filter):

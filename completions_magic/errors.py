@@ -5,7 +5,9 @@ CompletionsError
 │   ├── OptionError             the line could not be read
 │   ├── PromptError             the prompt could not be rendered, or must not be sent
 │   ├── ProfileError            no such endpoint, no key, a key that may not go there
-│   └── ConversionError         the answer is not what --as or --extract asked for
+│   ├── ConversionError         the answer is not what --as or --extract asked for
+│   ├── CassetteError           the cassette has no such interaction, or cannot be read or written
+│   └── BudgetError             the budget of a batch is spent
 ├── APIConnectionError          kind "connect" or "tls"
 │   ├── APITimeoutError         kind "timeout"
 │   └── RedirectError           kind "redirect"
@@ -109,6 +111,14 @@ class ProfileError(ConfigurationError):
 
 class ConversionError(ConfigurationError):
     """The answer is not what `--as` or `--extract` asked for; `.partial` holds it."""
+
+
+class CassetteError(ConfigurationError):
+    """The cassette has no such interaction, or cannot be read or written."""
+
+
+class BudgetError(ConfigurationError):
+    """The budget of a batch is spent; nothing was sent."""
 
 
 class APIConnectionError(CompletionsError):

@@ -26,6 +26,7 @@ def test_every_file_that_the_readme_links_to_is_there():
 def test_the_public_names_are_these():
     """A name is added to the package's face on purpose or not at all."""
     assert sorted(completions_magic.__all__) == [
+        "Cassette",
         "Choice",
         "Client",
         "Completion",
