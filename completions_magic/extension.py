@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 from IPython.core.completer import CompletionContext, SimpleMatcherResult, context_matcher
-from IPython.core.magic import no_var_expand
+from IPython.core.magic import needs_local_scope, no_var_expand
 from traitlets.config import Configurable
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class CompletionsMagics(Configurable):
     model = traitlets.Unicode("", help="the model").tag(config=True)
     parameters = traitlets.Dict(help="sampling parameters of every request, by name").tag(config=True)
     view = traitlets.Unicode("auto", help="what shows while it comes: auto, widget, text, none").tag(config=True)
+    cassette = traitlets.Unicode("", help="record answers in this file, and replay them").tag(config=True)
+    record = traitlets.Unicode("new_episodes", help="none, once, new_episodes, all").tag(config=True)
+    pace = traitlets.Float(0.0, help="replay at once (0), as slow as recorded (1), slower").tag(config=True)
     timeout = traitlets.Float(60.0, help="longest silence, in seconds").tag(config=True)
     retries = traitlets.Int(2, help="how often to try again before anything has arrived").tag(config=True)
 
@@ -33,6 +36,7 @@ class CompletionsMagics(Configurable):
         super().__init__(parent=shell)
         self.shell = shell
         self.typed = ""
+        self.cell_id: str | None = None
         self._session: Session | None = None
 
     @property
@@ -47,6 +51,7 @@ class CompletionsMagics(Configurable):
     def note_cell(self, info: Any) -> None:
         """Keep the cell as it was typed: IPython strips `>>> ` and `In [1]: ` from what a magic gets."""
         self.typed = info.raw_cell if isinstance(info.raw_cell, str) else ""
+        self.cell_id = getattr(info, "cell_id", None)
 
     def forget_cell(self, _result: Any = None) -> None:
         """Forget the cell when it has ended: what runs between cells is not part of it."""
@@ -65,8 +70,9 @@ def load(shell: Any) -> None:
     magics = CompletionsMagics(shell)
 
     @no_var_expand
-    def complete(line: str, cell: str | None = None) -> Any:
-        return magics.session.complete(line, cell)
+    @needs_local_scope
+    def complete(line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
+        return magics.session.complete(line, cell, local_ns)
 
     @no_var_expand
     def completions(line: str) -> Any:

@@ -8,29 +8,56 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import ChainMap, Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
+from .audience import is_watched
+from .batch import WORKERS, Asking, check_batch
 from .binding import check_name, check_pattern, convert, extract
+from .cassette import Cassette
 from .client import Client, Stream
-from .errors import CompletionsError, ConversionError, Interrupted, OptionError, PromptError, nearest
+from .errors import CompletionsError, ConversionError, Interrupted, OptionError, PromptError, nearest, shorten
+from .grid import points
 from .inert import inert, one_line
 from .options import Options, help_text, parse
+from .pace import Pace
 from .profiles import Profile, choose_profile, find_profile, known_profiles, trust
+from .progress import Progress
 from .prompt import render
 from .record import provenance, record
+from .rows import read_rows
 from .schema import Completion, CompletionRequest
-from .views import VIEWS, View, choose_view
+from .sweep import CONCURRENCY, Board, Point, Sweep, at_point, check_sweep
+from .tape import Tape
+from .verdict import Answered, Verdict, judge
+from .views import VIEWS, View, choose_kind, choose_view
 
 if TYPE_CHECKING:
+    from .distribution import DistributionView
     from .extension import CompletionsMagics
+    from .tokens import TokenView
+    from .tuner import Tuner
 
 
+LONGEST_HISTORY = 1000
 EMPTY = "the answer is empty: the model ended at once"
 EMPTY_STOPPED = "stopped before anything had come"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a cell asked, and what came of it; `cell` is its number, `failure` None where it went well."""
+
+    cell: int
+    client: Client
+    request: CompletionRequest
+    completion: Completion
+    failure: BaseException | None
 
 
 @dataclass
@@ -74,14 +101,23 @@ class Session:
     %completions models [NAME]     the models of an endpoint
     %completions trust NAME        let completions.toml send its key to its base URL
     %completions last              the last completion
+    %completions tokens [NAME]     its tokens, or another completion's: choose one, and the text goes on from there
+    %completions distribution [NAME]   what temperature, top_p, top_k and min_p would do to its first token
+    %completions cassette          the cassettes in use; with rewind every request begins at its first recording again
+    %completions history           what was asked in this session
+    %completions verify            ask it all again, without a cassette, and say what differs
     """
 
     def __init__(self, settings: CompletionsMagics, shell: Any) -> None:
         self._settings = settings
         self.shell = shell
         self.last: Completion | None = None
+        self.history: deque[Run] = deque(maxlen=LONGEST_HISTORY)
+        self.asked = 0
         self._clients: dict[Any, Client] = {}
-        self._views: list[View] = []
+        self._tapes: dict[Path, Tape] = {}
+        self._views: list[View | Progress] = []
+        self._tuners: dict[str, Tuner] = {}
         shell.events.register("post_run_cell", self.dispose_views)
 
     def dispose_views(self, _result: object = None) -> None:
@@ -92,30 +128,51 @@ class Session:
     def close(self) -> None:
         """Close all connections."""
         self.shell.events.unregister("post_run_cell", self.dispose_views)
+        for tuner in self._tuners.values():
+            tuner.close()
         for client in self._clients.values():
             client.close()
         self._clients.clear()
 
-    def complete(self, line: str, cell: str | None = None) -> Any:
-        """Run `%%complete`, or `%complete` where there is no cell."""
+    def complete(self, line: str, cell: str | None = None, local: Mapping[str, Any] | None = None) -> Any:
+        """Run `%%complete`, or `%complete` where there is no cell; `local` is what a function around it sees."""
         body = None if cell is None else self._body(line, cell)
-        options, rest = parse(line, self.shell.user_ns, prompt_follows=cell is None)
+        seen = self.shell.user_ns if not local or local is self.shell.user_ns else {**self.shell.user_ns, **local}
+        options, rest = parse(line, seen, prompt_follows=cell is None)
         if options.help:
             print(help_text())
             return None
+        whole = body is not None and self._is_this_cell(line)
+        if whole and self._settings.cell_id in self._tuners:
+            self._tuners.pop(self._settings.cell_id).close()  # what the cell asked before is nobody's any more
         try:
-            task = self._prepare(options, rest if body is None else body)
+            if options.tune and body is None:
+                raise OptionError("--tune opens a panel below a %%complete cell")
+            many = self._many(options)
+            if many is not None:
+                return many(options, rest if body is None else body, seen, whole_cell=whole)
+            task = self._prepare(options, rest if body is None else body, seen)
             task.returns = cell is None
             if options.dry_run:
                 return DryRun(task.client, task.request)
             if options.background:
                 return Background(self, task)
-            return self._run(task, whole_cell=body is not None and self._is_this_cell(line))
+            return self._run(task, whole_cell=whole)
         except CompletionsError as error:
             if options.raise_error:
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return error.partial if cell is None else None
+
+    def _many(self, options: Options) -> Callable[..., Any] | None:
+        """Return what runs the cell where it is more than one completion."""
+        ways = {"-i": options.inputs is not None, "--sweep": options.sweep is not None, "--tune": options.tune}
+        chosen = [flag for flag, is_chosen in ways.items() if is_chosen]
+        if len(chosen) > 1:
+            raise OptionError(f"{chosen[0]} and {chosen[1]} do not go together")
+        if not chosen or (options.dry_run and options.tune):
+            return None
+        return {"-i": self._batch, "--sweep": self._sweep, "--tune": self._tune}[chosen[0]]
 
     def _is_this_cell(self, line: str) -> bool:
         first = self._settings.typed.lstrip("\n").partition("\n")[0].strip()
@@ -131,33 +188,37 @@ class Session:
             body = re.sub(r"\n[ \t]*\n[ \t]*\Z", "", body)
         return body
 
-    def _prepare(self, options: Options, body: str) -> Task:
-        """Check everything that can be checked before anything is sent."""
+    def _prepare(self, options: Options, body: str, seen: Mapping[str, Any]) -> Task:
+        """Check everything that can be checked before anything is sent; `seen` is what a prompt may name."""
         names = self.shell.user_ns
         if options.out is not None:
             check_name(options.out, names)
         pattern = None if options.extract is None else check_pattern(options.extract, names)
-        prompt, suffix = self._prompt(options, body)
-        parameters = dict(options.parameters)
+        prompt, suffix = self._prompt(options, body, seen)
+        client = self._client(options)
+        parameters = self._parameters(options, client)
         if suffix is not None:
-            if "suffix" in parameters:
+            if "suffix" in options.parameters:
                 raise OptionError("--suffix and {{fill}} both give a suffix: use one")
             parameters["suffix"] = suffix
-        client = self._client(options)
-        parameters = {**self._settings.parameters, **client.profile.parameters, **parameters}
         if "stream" not in parameters and "best_of" not in parameters:
             parameters["stream"] = True
-        request = client.request(prompt, **{**options.extra, **parameters})
+        request = client.request(prompt, **parameters)
         return Task(options, request, client, names, pattern)
 
-    def _prompt(self, options: Options, body: str) -> tuple[Any, str | None]:
+    def _parameters(self, options: Options, client: Client) -> dict[str, Any]:
+        """Return every field that a request of this line sets, beside prompt and model."""
+        defaults = {**self._settings.parameters, **client.profile.parameters}
+        return {**options.extra, **defaults, **options.parameters}
+
+    def _prompt(self, options: Options, body: str, seen: Mapping[str, Any]) -> tuple[Any, str | None]:
         if options.prompt is not None:
             if body.strip():
                 raise OptionError("--prompt and the text of the cell are two prompts: use one")
             return options.prompt, None
         if not body.strip():
             raise PromptError("the prompt is empty: write it below the line, or say --prompt '' to send an empty one")
-        return render(body, self.shell.user_ns, raw=options.raw)
+        return render(body, seen, raw=options.raw)
 
     def _profile(self, options: Options) -> Profile:
         name, base_url = options.profile or self._settings.profile or None, options.base_url
@@ -175,13 +236,27 @@ class Session:
         profile = self._profile(options)
         timeout = self._settings.timeout if options.timeout is None else options.timeout
         retries = self._settings.retries if options.retries is None else options.retries
-        client = Client(profile, timeout=timeout, retries=retries)
+        client = Client(profile, timeout=timeout, retries=retries, cassette=self._cassette(options))
         return self._clients.setdefault(client.identity, client)
+
+    def _cassette(self, options: Options) -> Cassette | None:
+        path = self._settings.cassette if options.cassette is None else options.cassette
+        if not path:
+            if options.record or options.sample:
+                raise OptionError("--record and --sample need a cassette: --cassette PATH names one")
+            return None
+        try:
+            place = Path(path).expanduser().resolve()
+        except (OSError, RuntimeError) as error:
+            raise OptionError(f"--cassette {shorten(path, 60)}: {error}") from None
+        tape = self._tapes.setdefault(place, Tape(path))
+        mode = options.record or os.environ.get("COMPLETIONS_RECORD") or self._settings.record
+        return Cassette(tape, record=mode, pace=self._settings.pace)
 
     def _run(self, task: Task, *, whole_cell: bool) -> Any:
         """Stream the answer into a view, bind it, and return the cell's result."""
-        stream = task.client.send(task.request)
-        view = self._view(task, stream, whole_cell=whole_cell)
+        stream = task.client.send(task.request, sample=task.options.sample)
+        view = self._view(task, task.request, stream.stop, whole_cell=whole_cell)
         task.client.on_wait = lambda wait: view.say(str(wait))
         try:
             with view:
@@ -198,22 +273,145 @@ class Session:
         else:
             failure = None
         if failure is not None:
+            self.note(task, stream.ended("error"), failure)
             raise self._kept(task, stream, view, failure)
         self.last = completion = stream.ended("stopped" if stream.stopped else None)
+        self.note(task, completion)
         view.end(completion)
         if not any(completion.texts):
             print(EMPTY_STOPPED if stream.stopped else EMPTY, file=sys.stderr)
         return self._result(task, completion, view)
 
-    def _view(self, task: Task, stream: Stream, *, whole_cell: bool) -> View:
+    def _tune(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
+        """Open the tuner; where no page shows it, run once and leave the record and what was set."""
+        from .tuner import Bench, Tuner
+
+        def prepare(options: Options, body: str) -> Task:
+            return self._prepare(options, body, seen)
+
+        cell = self._settings.cell_id if whole_cell else None
+        tuner = Tuner(options, body, Bench(prepare, self._client, self._note_last, cell))
+        kernel = getattr(self.shell, "kernel", None)
+        if kernel is not None and is_watched(kernel):
+            self._tuners[cell or tuner.model_id] = tuner
+            tuner.start()
+            return tuner
+        task = prepare(options, body)
+        quiet = options.quiet or kernel is not None
+        result = self._run(replace(task, options=replace(options, quiet=quiet)), whole_cell=whole_cell)
+        tuner.keep(task, self.last or Completion())
+        if kernel is None:
+            print(tuner.rows())
+        elif not options.quiet:
+            display(tuner)
+        return result
+
+    def _note_last(self, task: Task, completion: Completion, failure: BaseException | None = None) -> None:
+        """Keep a run of the tuner in the history; the last that went well is the last completion."""
+        self.last = completion if failure is None and completion.choices else self.last
+        self.note(task, completion, failure)
+
+    def _sweep(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
+        """Ask at every point of the grid, several at a time; bind and return the Sweep."""
+        axes = options.sweep or []
+        check_sweep(options)
+        tasks = [self._prepare(at_point(options, settings), body, seen) for settings in points(axes)]
+        asked = zip(points(axes), tasks, strict=True)
+        sweep = Sweep(axes, [Point(settings, task.request.choices) for settings, task in asked])
+        again: Counter[bytes] = Counter()
+        streams = []
+        for task in tasks:
+            # Named by its ordinal in the grid, so that the same cell asks, next time, only for what is missing.
+            again[task.request.encode()] += 1
+            sample = None if task.client.cassette is None else again[task.request.encode()]
+            streams.append(task.client.send(task.request, sample=sample))
+        board = Board(sweep, streams, options.concurrency or CONCURRENCY)
+        view = self._view(tasks[0], board.request, board.stop, whole_cell=whole_cell, names=board.labels)
+        failure: BaseException | None = None
+        try:
+            with view:
+                board.run(view.add)
+        except Interrupted as error:
+            failure = error
+        for task, point in zip(tasks, sweep.points, strict=True):
+            if point.completion is not None or point.error is not None:
+                self.note(task, point.completion or Completion(request=task.request), point.error)
+        value = sweep.to_frame() if options.form == "frame" else sweep
+        if options.out is not None:
+            self.shell.user_ns[options.out] = value
+        if failure is None and len(sweep.failures) == len(sweep):
+            failure = sweep.failures[0].error
+        if failure is not None:
+            raise failure
+        return None if options.quiet and whole_cell else value
+
+    def _batch(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
+        """Ask for every row of a variable, several at a time; bind and return the Batch."""
+        check_batch(options)
+        source = seen.get(options.inputs or "")
+        if source is None:
+            raise OptionError(f"-i {options.inputs}: there is no such variable{nearest(options.inputs or '', seen)}")
+        rows = read_rows(source)
+        if options.out is not None:
+            check_name(options.out, seen)
+        client = self._client(options)
+        parameters = self._parameters(options, client)
+        body, names = body if body.strip() else "{{ row }}", dict(seen)
+
+        def request(columns: Mapping[str, Any]) -> CompletionRequest:
+            prompt, suffix = self._prompt(options, body, ChainMap(dict(columns), names))
+            return client.request(prompt, **({} if suffix is None else {"suffix": suffix}), **parameters)
+
+        pace = Pace(max_rps=options.max_rps, **(options.budget or {}))
+        kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
+        asking = Asking(rows, request, client, concurrency=options.concurrency or WORKERS, pace=pace)
+        progress = Progress(rows.count, kind, asking.stop)
+        self._views.append(progress)
+        try:
+            with progress:
+                asking.run(progress.add)
+        finally:
+            value = asking.batch.to_frame() if options.form == "frame" else asking.batch
+            if options.out is not None:
+                self.shell.user_ns[options.out] = value
+        failed = asking.batch.failures
+        if failed and len(failed) == len(asking.batch):
+            raise failed[0].error or OptionError("every row failed")
+        return None if options.quiet and whole_cell else value
+
+    def since(self, number: int) -> list[Run]:
+        """Return what was asked in this session from the `number`-th request on, as far as the history goes back."""
+        return list(self.history)[max(0, len(self.history) - (self.asked - number)) :]
+
+    def note(self, task: Task, completion: Completion, failure: BaseException | None = None) -> None:
+        """Keep in the history what was asked and came, and say how a recording that was made anew differs."""
+        self.asked += 1
+        self.history.append(Run(self.shell.displayhook.prompt_count, task.client, task.request, completion, failure))
+        changes = [] if task.client.cassette is None else task.client.cassette.changes
+        while changes:
+            print(f"recorded again: {inert(str(changes.pop(0)))}")
+
+    def _view(
+        self,
+        task: Task,
+        request: CompletionRequest,
+        on_stop: Callable[[], None],
+        *,
+        whole_cell: bool,
+        names: Sequence[str] | None = None,
+    ) -> View:
         if task.options.quiet:
             return View()
-        kind = task.options.view or os.environ.get("COMPLETIONS_VIEW") or self._settings.view
-        if kind not in VIEWS:
-            raise OptionError(f"a view is {', '.join(VIEWS)}, not {kind[:40]!r}{nearest(kind, VIEWS)}")
-        view = choose_view(self.shell, task.request, stream.stop, kind=kind, whole_cell=whole_cell)
+        kind = self._kind(task.options)
+        view = choose_view(self.shell, request, on_stop, kind=kind, whole_cell=whole_cell, names=names)
         self._views.append(view)
         return view
+
+    def _kind(self, options: Options) -> str:
+        kind: str = options.view or os.environ.get("COMPLETIONS_VIEW") or self._settings.view
+        if kind not in VIEWS:
+            raise OptionError(f"a view is {', '.join(VIEWS)}, not {kind[:40]!r}{nearest(kind, VIEWS)}")
+        return kind
 
     def _kept(self, task: Task, stream: Stream, view: View, error: BaseException) -> BaseException:
         """Bind and show what had arrived; return the error to raise."""
@@ -267,6 +465,11 @@ class Session:
             "models": self._models,
             "trust": self._trust,
             "last": self._show_last,
+            "tokens": self._tokens,
+            "distribution": self._distribution,
+            "cassette": self._show_cassette,
+            "history": self._show_history,
+            "verify": self._verify,
         }
         if not words:
             print(self.manual)
@@ -276,7 +479,8 @@ class Session:
             raise OptionError(
                 f"%completions takes {', '.join(commands)}, not {words[0][:40]!r}{nearest(words[0], commands)}"
             )
-        most, least = {"models": (1, 0), "trust": (1, 1)}.get(words[0], (0, 0))
+        most = int(words[0] in ("models", "trust", "tokens", "distribution", "cassette"))
+        least = int(words[0] == "trust")
         if not least <= len(words) - 1 <= most:
             raise OptionError(f"%completions {words[0]} takes {'a name' if most else 'nothing more'}")
         return command(*words[1:])
@@ -311,10 +515,69 @@ class Session:
         trust(profile)
         print(f"{profile.api_key_env} may be sent to {profile.origin}")
 
+    def _completion(self, name: str | None) -> Completion:
+        completion = self.last if name is None else self.shell.user_ns.get(name)
+        what = "there is no completion yet" if name is None else f"{one_line(name, 40)} is no completion"
+        if not isinstance(completion, Completion):
+            raise OptionError(f"{what}: run a cell with --logprobs 5" + ("" if name is None else " and -o NAME"))
+        return completion
+
+    def _distribution(self, name: str | None = None) -> DistributionView:
+        return self._completion(name).distribution()
+
+    def _tokens(self, name: str | None = None) -> TokenView:
+        names = self.shell.user_ns
+        completion = self._completion(name)
+
+        def bind(chosen: str, branch: Completion) -> None:
+            names[check_name(chosen, names, "Bind")] = branch
+
+        return completion.tokens(bind=bind)
+
+    def _show_cassette(self, word: str = "") -> None:
+        if word not in ("", "rewind"):
+            raise OptionError(f"%completions cassette takes rewind, not {word[:40]!r}")
+        cassette = self._cassette(Options())
+        for tape in self._tapes.values():
+            if word:
+                tape.rewind()
+            mode = f", record mode {cassette.record}" if cassette is not None and cassette.tape is tape else ""
+            print(f"{tape.path}: {len(tape)} interactions{mode}" + (", rewound" if word else ""))
+        if not self._tapes:
+            print("there is no cassette: --cassette PATH, or %config CompletionsMagics.cassette, names one")
+
+    def _show_history(self) -> None:
+        for run in self.history:
+            set_ = {**run.request.parameters.to_dict(), **run.request.extra}
+            shown = " ".join(f"{name}={value!r}" for name, value in set_.items() if name != "stream")
+            came = type(run.failure).__name__ if run.failure is not None else repr(shorten(run.completion.text, 40))
+            print(one_line(f"In[{run.cell}] {run.client.name} {run.request.model} {shown}", 160), "->", one_line(came))
+
+    def _verify(self) -> None:
+        for run in self.history:
+            print(f"In[{run.cell}] {verify(run)}")
+        if not self.history:
+            print("nothing was asked in this session")
+
     def _show_last(self) -> Completion | None:
         if self.last is None:
             print("there is no completion yet")
         return self.last
+
+
+def verify(run: Run) -> Verdict:
+    """Ask again what a cell asked, of the endpoint itself, and say whether the same came."""
+    if run.failure is not None:
+        return Verdict("failed", one_line(str(run.failure)))
+    old = Answered.of(run.completion)
+    with Client(run.client.profile, timeout=run.client.timeout, retries=run.client.retries) as client:
+        try:
+            stream = client.send(run.request)
+            for _ in stream:
+                pass
+        except CompletionsError as error:
+            return Verdict("failed", str(error))
+    return judge(Answered.of(stream.partial), old)
 
 
 class DryRun:
@@ -337,7 +600,7 @@ class Background:
     def __init__(self, magics: Session, task: Task) -> None:
         self._magics = magics
         self._task = task
-        self._stream = task.client.send(task.request)
+        self._stream = task.client.send(task.request, sample=task.options.sample)
         self._error: CompletionsError | None = None
         self._handle = None
         if magics.shell is not None and getattr(magics.shell, "kernel", None) and not task.options.quiet:
@@ -377,6 +640,7 @@ class Background:
                     self._update(self._stream.partial)
             completion = self._stream.ended("stopped" if self._stream.stopped else None)
             self._magics.last = completion
+            self._magics.note(self._task, completion)
             if any(completion.texts):
                 self._task.bind(completion)
             else:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .binding import FORMS
+from .cassette import MODES
 from .errors import OptionError, nearest, shorten
+from .grid import Axis, read_axis
 from .schema import KNOBS
 
 ESCAPES = re.compile(r"\\(n|t|r|\\|u[0-9A-Fa-f]{4})")
@@ -49,12 +52,35 @@ OPTIONS: tuple[Option, ...] = (
     *(option for name in KNOBS for option in _of_knob(name)),
     Option(("-p",), "p", "KEY=VALUE", "request", "any other field of the body, as JSON where it is JSON", repeats=True),
     Option(("--prompt",), "prompt", "VALUE", "source", "the prompt: a text, a list of texts, or token ids"),
+    Option(
+        ("-i", "--inputs"),
+        "inputs",
+        "NAME",
+        "source",
+        "a request for each row of this variable; {{ column }} in the prompt",
+    ),
     Option(("--raw",), "raw", None, "source", "no substitution: {{ name }} is sent as it stands"),
     Option(("-o", "--out"), "out", "NAME", "binding", "the variable that takes the answer"),
     Option(("--as",), "form", "FORM", "binding", f"what it takes: {', '.join(FORMS)}"),
     Option(("--extract",), "extract", "REGEX", "binding", "each named group of the first match becomes a variable"),
     Option(("-q", "--quiet"), "quiet", None, "binding", "show nothing"),
     Option(("--view",), "view", "KIND", "binding", "how it shows while it comes: auto, widget, text, none"),
+    Option(("--tune",), "tune", None, "tuning", "a panel of knobs; one click writes the line back"),
+    Option(
+        ("--sweep",), "sweep", "NAME=VALUES", "tuning", "ask for each of a,b,c or low:high:count; a grid", repeats=True
+    ),
+    Option(("--concurrency",), "concurrency", "K", "tuning", "how many requests of a sweep, or of rows, at once"),
+    Option(("--max-rps",), "max_rps", "X", "tuning", "most requests a second"),
+    Option(("--budget",), "budget", "tokens=N", "tuning", "stop asking for rows when so much is spent; or requests=N"),
+    Option(
+        ("--journal", "--cassette"),
+        "cassette",
+        "PATH",
+        "reproducing",
+        "record the answer in this file, or replay it from there",
+    ),
+    Option(("--record",), "record", "MODE", "reproducing", f"what may be asked and written: {', '.join(MODES)}"),
+    Option(("--sample",), "sample", "K", "reproducing", "replay the K-th recording of this request"),
     Option(("--profile",), "profile", "NAME", "where", "the endpoint, by name"),
     Option(("--base-url",), "base_url", "URL", "where", "the endpoint, by address, up to /v1"),
     Option(("--api-key-env",), "api_key_env", "VAR", "where", "the environment variable that holds its key"),
@@ -66,6 +92,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(("-h", "--help"), "help", None, "where", "show this table"),
 )
 
+CHOICES: dict[str, Collection[str]] = {"form": FORMS, "record": MODES}
 BY_FLAG: dict[str, Option] = {flag: option for option in OPTIONS for flag in option.flags}
 
 
@@ -83,6 +110,15 @@ class Options:
     extract: str | None = None
     quiet: bool = False
     view: str | None = None
+    tune: bool = False
+    inputs: str | None = None
+    max_rps: float | None = None
+    budget: dict[str, int] | None = None
+    sweep: list[Axis] | None = None
+    concurrency: int | None = None
+    cassette: str | None = None
+    record: str | None = None
+    sample: int | None = None
     profile: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
@@ -201,8 +237,8 @@ def _store(options: Options, option: Option, word: Word | None, names: Mapping[s
     flag, name = option.flags[-1], option.name
     value: Any = option.sets if word is None else _value(word, flag, names)
     literal = word is not None and isinstance(value, str) and value == word.text
-    if name == "p" and word is not None:
-        _store_field(options, word, names)
+    if name in PAIRS and word is not None:
+        PAIRS[name](options, word, names)
     elif name in KNOBS:
         if literal and name in ("stop", "suffix"):
             value = unescape(value)
@@ -211,11 +247,16 @@ def _store(options: Options, option: Option, word: Word | None, names: Mapping[s
         options.parameters[name] = _converted(flag, name, value)
     elif name == "prompt":
         options.prompt = _prompt(value) if literal else value
-    elif name in ("timeout", "retries"):
-        setattr(options, name, _number(flag, value, whole=name == "retries"))
-    elif name == "form" and (not isinstance(value, str) or value not in FORMS):
-        raise OptionError(f"--as takes {', '.join(FORMS)}, not {shorten(repr(value), 40)}{nearest(str(value), FORMS)}")
+    elif name in NUMBERS:
+        setattr(options, name, _number(flag, value, least=NUMBERS[name]))
+    elif name in CHOICES and (not isinstance(value, str) or value not in CHOICES[name]):
+        known = CHOICES[name]
+        raise OptionError(
+            f"{flag} takes {', '.join(known)}, not {shorten(repr(value), 40)}{nearest(str(value), known)}"
+        )
     else:
+        if name == "cassette" and isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if word is not None and not isinstance(value, str):
             raise OptionError(f"{flag} takes text, not {type(value).__name__}")
         setattr(options, name, value)
@@ -260,6 +301,32 @@ def _store_field(options: Options, field: Word, names: Mapping[str, Any]) -> Non
         options.extra[key] = value
 
 
+def _store_axis(options: Options, axis: Word, names: Mapping[str, Any]) -> None:
+    name, equals, text = axis.text.partition("=")
+    if not equals:
+        raise OptionError(f"--sweep takes NAME=VALUES, not {shorten(axis.text, 40)!r}")
+    values = text
+    if not axis.quoted and text.startswith("$"):
+        values = _value(Word(text, quoted=False, start=0, end=0), "--sweep", names)
+    elif name.strip() in ("stop", "suffix"):
+        values = unescape(text)
+    options.sweep = [*(options.sweep or []), read_axis(name, values)]
+
+
+def _store_budget(options: Options, budget: Word, names: Mapping[str, Any]) -> None:  # noqa: ARG001  # as its neighbours
+    match = re.fullmatch(r"(tokens|requests)=(\d{1,12})", budget.text)
+    if match is None:
+        raise OptionError(f"--budget takes tokens=N or requests=N, not {shorten(repr(budget.text), 40)}")
+    options.budget = {match[1]: int(match[2])}
+
+
+PAIRS: dict[str, Callable[[Options, Word, Mapping[str, Any]], None]] = {
+    "p": _store_field,
+    "sweep": _store_axis,
+    "budget": _store_budget,
+}
+
+
 def _json(text: str) -> Any:
     """Return what `text` is as JSON, or `text` itself; NaN and the infinities are no JSON."""
     try:
@@ -277,15 +344,21 @@ def _prompt(text: str) -> Any:
     return listed if isinstance(listed, list) else text
 
 
-def _number(flag: str, value: Any, *, whole: bool) -> float:
+NUMBERS: dict[str, int | None] = {"timeout": None, "max_rps": None, "retries": 0, "sample": 1, "concurrency": 1}
+"""Options that take a whole number from this one on, or, with None, any above 0."""
+
+
+def _number(flag: str, value: Any, *, least: int | None) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1
-    if not 0 <= number < 1e9 or (number == 0 and not whole) or (whole and number != int(number)):
-        raise OptionError(
-            f"{flag} takes {'a whole number' if whole else 'seconds above 0'}, not {shorten(repr(value), 40)}"
-        )
+    whole = least is not None
+    low = number <= 0 if least is None else number < least
+    if low or not number < 1e9 or (whole and number != int(number)):
+        unit = "seconds above 0" if flag == "--timeout" else "a number above 0"
+        wanted = f"a whole number{f' from {least}' if least else ''}" if whole else unit
+        raise OptionError(f"{flag} takes {wanted}, not {shorten(repr(value), 40)}")
     return int(number) if whole else number
 
 

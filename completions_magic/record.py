@@ -23,6 +23,7 @@ REASONS = {
 # In a <div> or a <p> JupyterLab typesets "$5 and $6" as mathematics; <pre> and <code> it leaves alone.
 PRE = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;margin:0;padding:0;background:none"
 CODE = "font:inherit;color:inherit;background:none;padding:0"
+CELL = "vertical-align:top;text-align:left"
 ASIDE = "vertical-align:top;text-align:left;opacity:.7"
 FOOT = "opacity:.7;font-size:.85em;margin:.4em 0 0"
 
@@ -59,11 +60,11 @@ def html(completion: Completion) -> str:
     if len(texts) > 1:
         rows = [
             f'<tr><td style="{ASIDE}">{label}</td><td style="text-align:left">{text}</td>'
-            f'<td style="{ASIDE}"><code style="{CODE}">{preformatted(reason(choice))}</code></td></tr>'
+            f'<td style="{ASIDE}">{code(reason(choice))}</td></tr>'
             for label, text, choice in zip(labels(completion), texts, completion.choices, strict=True)
         ]
         texts = [f"<table>{''.join(rows)}</table>"]
-    return f'{"".join(texts)}<p style="{FOOT}"><code style="{CODE}">{preformatted(footer(completion))}</code></p>'
+    return f'{"".join(texts)}<p style="{FOOT}">{code(footer(completion))}</p>'
 
 
 def labels(completion: Completion) -> list[str]:
@@ -107,13 +108,13 @@ def footer(completion: Completion) -> str:
     """Return one line: the model, the tokens, how it ended, and what the server left out."""
     parts = [one_line(completion.model, 60) or "model not named"]
     if completion.usage is not None:
-        parts.append(_count(completion.usage.completion_tokens, "token"))
+        parts.append(count(completion.usage.completion_tokens, "token"))
     if len(completion.choices) < 2:
         parts.append(reason(completion.choices[0]) if completion.choices else "nothing arrived")
         parts += _scores(completion)
     asked = completion.request.choices if completion.request is not None else len(completion.choices)
     if len(completion.choices) != asked and completion.finished:
-        parts.append(f"asked for {_count(asked, 'choice')}, got {len(completion.choices)}")
+        parts.append(f"asked for {count(asked, 'choice')}, got {len(completion.choices)}")
     return " · ".join(parts)
 
 
@@ -127,5 +128,17 @@ def _scores(completion: Completion) -> list[str]:
     return [f"log-probability {scored[0]:.2f}{when}", f"perplexity {scored[1]:.2f}"]
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number and what it counts."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def code(text: str) -> str:
+    """Return a short text as HTML that no front end takes for mathematics."""
+    return f'<code style="{CODE}">{preformatted(text)}</code>'
+
+
+def tr(kind: str, *cells: str) -> str:
+    """Return a table's row of `th` or `td` cells, each HTML."""
+    opened = f'<{kind} style="{CELL}">'
+    return "<tr>" + "".join(f"{opened}{cell}</{kind}>" for cell in cells) + "</tr>"

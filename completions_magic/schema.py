@@ -7,10 +7,10 @@ option parser, its help, Tab completion, the request body and the embedded endpo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -20,6 +20,10 @@ from .record import provenance, record
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .client import Client
+    from .distribution import DistributionView
+    from .tokens import TokenView
 
 Prompt = str | list[str] | list[int] | list[list[int]]
 """A text, a list of texts, token ids, or a list of token-id lists."""
@@ -287,7 +291,7 @@ class Choice(msgspec.Struct):
 UNFINISHED = (None, "", "interrupted", "stopped", "error")
 
 
-class Completion(msgspec.Struct):
+class Completion(msgspec.Struct, dict=True):
     """An answer of `POST /v1/completions`, whole or a chunk of one; the sum of the chunks is the answer.
 
     Fields that the API does not name are kept in `extra`. `request` is what was asked, where that is known;
@@ -369,7 +373,37 @@ class Completion(msgspec.Struct):
             import pandas as pd
         except ImportError:
             raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
-        return pd.DataFrame([_row(choice) for choice in self.choices], columns=list(_row(Choice()))).set_index("index")
+        return pd.DataFrame([row_of(choice) for choice in self.choices], columns=list(row_of(Choice()))).set_index(
+            "index"
+        )
+
+    def remember(self, client: Client) -> Self:
+        """Keep who made this, for `tokens`; a copy does not know it, nor does a file. Return the completion."""
+        vars(self)["client"] = client
+        return self
+
+    def tokens(self, client: Client | None = None, bind: Callable[[str, Completion], None] | None = None) -> TokenView:
+        """Return the token view: choose another token anywhere, and the text goes on from there.
+
+        It asks `client`, by default the one that made this; `bind` takes a variable's name and a branch. Raises
+        ConfigurationError where there is no client, or no log-probabilities.
+        """
+        from .tokens import TokenView
+
+        client = client or vars(self).get("client")
+        if client is None:
+            raise ConfigurationError("the completion does not know the client that made it: give one, tokens(client)")
+        return TokenView(self, client, bind)
+
+    def distribution(self, choice: int = 0, token: int = 0, vocabulary: int | None = None) -> DistributionView:
+        """Return what sampling parameters would make of a token's distribution, with sliders; nothing is asked for it.
+
+        `vocabulary` is how many tokens the model knows, where you know. Raises ConfigurationError where there are no
+        log-probabilities.
+        """
+        from .distribution import DistributionView
+
+        return DistributionView(self, choice, token, vocabulary)
 
     def __add__(self, other: Completion) -> Completion:
         return Completion.sum((self, other))
@@ -454,14 +488,15 @@ def _choice_dict(choice: Choice) -> dict[str, Any]:
     }
 
 
-def _row(choice: Choice) -> dict[str, Any]:
+def row_of(choice: Choice) -> dict[str, Any]:
+    """Return a choice as a frame's row; the number of scored tokens and their sum are None where there are none."""
     scores = choice.logprobs.token_logprobs if choice.logprobs else []
     known = [score for score in scores if score is not None]
     return {
         "index": choice.index,
         "text": choice.text,
         "finish_reason": choice.finish_reason,
-        "tokens": len(scores) if choice.logprobs else None,
+        "tokens": len(known) if choice.logprobs else None,
         "logprob": sum(known) if choice.logprobs else None,
     }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
-from .binding import FORMS
 from .errors import ProfileError
-from .options import BY_FLAG
+from .options import BY_FLAG, CHOICES
 from .profiles import known_profiles
 from .schema import KNOBS
 from .views import VIEWS
@@ -39,7 +39,9 @@ def _known(fragment: str, previous: str, session: Session) -> Iterable[str]:
         return sorted(flag for flag in BY_FLAG if flag.startswith("--")) if fragment.startswith("-") else []
     names = [name for name in session.shell.user_ns if not name.startswith("_")]
     values: dict[str, Callable[[], Iterable[str]]] = {
-        "form": lambda: FORMS,
+        "form": lambda: CHOICES["form"],
+        "record": lambda: CHOICES["record"],
+        "cassette": lambda: sorted(str(path) for deep in ("*.jsonl", "*/*.jsonl") for path in Path().glob(deep)),
         "view": lambda: VIEWS,
         "profile": known_profiles,
         "model": session.known_models,

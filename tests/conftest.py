@@ -1,14 +1,18 @@
 """Real servers on loopback for the tests: a scripted one, and the embedded endpoint."""
 
+import atexit
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
-from completions_magic import Client
+from completions_magic import Client, load_ipython_extension, unload_ipython_extension
 from completions_magic.client import no_waits
 
 
@@ -141,6 +145,9 @@ def stream(events: Iterable[bytes]) -> bytes:
     return stream_head() + b"".join(piece(one) for one in events) + END
 
 
+HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
+
+
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     """Give a scripted server on loopback."""
@@ -168,3 +175,38 @@ def _alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with no_waits():
         yield
+
+
+class Cells:
+    """The cells of a shell, and the scripted server that they ask; `where` are the options that name it."""
+
+    def __init__(self, shell, server):
+        self.shell = shell
+        self.server = server
+        self.names = shell.user_ns
+        self.heard = server.heard
+        self.where = f"-m m --base-url {server.base_url}"
+
+    def run(self, cell, *, silent=False):
+        """Run `cell` as if it were typed."""
+        return self.shell.run_cell(cell, store_history=not silent, silent=silent)
+
+    def ask(self, prompt, options=""):
+        """Run a `%%complete` cell that asks the server."""
+        return self.run(f"%%complete {self.where} {options}\n{prompt}")
+
+
+@pytest.fixture
+def cells(server):
+    """Return the cells of a shell with the extension, and with neither history nor colours."""
+    main = sys.modules["__main__"]
+    InteractiveShell.clear_instance()
+    config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
+    shell = InteractiveShell.instance(config=config)
+    load_ipython_extension(shell)
+    server.scripts = [HELLO]
+    yield Cells(shell, server)
+    unload_ipython_extension(shell)
+    InteractiveShell.clear_instance()
+    atexit.unregister(shell.atexit_operations)
+    sys.modules["__main__"] = main

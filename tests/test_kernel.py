@@ -376,6 +376,30 @@ def test_stop_ends_the_answer_and_not_the_notebook(kernel, server, cell):
     ]
 
 
+def test_a_sweep_grows_on_one_board_and_stop_keeps_what_is_done(kernel, server, cell):
+    """A pane a point under its name, an error in its place; Stop ends the open points and asks for no more."""
+    server.scripts = [HELLO, REFUSED, a_word_and_then_silence(server)]
+    request = kernel.start(cell("-o swept --sweep seed=1,2,3,4 --concurrency 1"), watched=True)
+    queued = kernel.start("reached = 'reached'")
+    kernel.hear(lambda message: message["msg_type"] == "comm_msg" and "pane_2" in _text(message))
+    said = [message for message in kernel.said if _about(message, request)]
+    opened = next(m for m in _of(said, "comm_open") if "labels" in m["content"]["data"]["state"])
+    assert opened["content"]["data"]["state"]["labels"] == ["seed 1", "seed 2", "seed 3", "seed 4"]
+    states = [_text(message) for message in _of(said, "comm_msg")]
+    assert any('"Hello"' in state for state in states)
+    assert any("404 Not Found" in state for state in states)
+    kernel.press_stop(opened["content"]["comm_id"])
+    reply, said = kernel.finish(request)
+    assert reply["status"] == "ok"
+    assert server.gone.wait(2)
+    shown = _of(said, "execute_result")[0]["content"]["data"]
+    assert "4 points · 2 completions · 1 failed" in shown["text/plain"]
+    assert kernel.finish(queued)[0]["status"] == "ok"
+    reasons = "[point.completion and point.completion.choices[0].finish_reason for point in swept]"
+    assert kernel.value(reasons) == ["stop", None, "stopped", None]
+    assert len(server.heard) == 3
+
+
 def test_stop_before_the_answer_keeps_a_good_variable(kernel, server, cell):
     """Stopped while the server is silent, a cell leaves the variable as it was."""
     server.scripts = [server.wait_until_gone]

@@ -1,22 +1,17 @@
 """The magics in a shell of this process, against a scripted server."""
 
-import atexit
 import json
 import re
 import socket
-import sys
 import threading
 import time
 import traceback
 
 import pytest
-from conftest import DONE, ScriptedServer, answer, event, piece, stream, stream_head
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
+from conftest import DONE, HELLO, ScriptedServer, answer, event, piece, stream, stream_head
 
-from completions_magic import Completion, CompletionsError, load_ipython_extension, unload_ipython_extension
+from completions_magic import Completion, CompletionsError
 
-HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 KEY = "sk-7Qw9Zr2Lk5Xv8Bn1Mc4Jd6Hf3Gs0Ty"
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eabc\x7f\b"
 
@@ -56,41 +51,6 @@ HOSTILE = {
     "controls": "a\x1b[31mb\x07c\x08d\x7f",
     "long": "word " * 20_000,
 }
-
-
-class Cells:
-    """The cells of a shell, and the scripted server that they ask; `where` are the options that name it."""
-
-    def __init__(self, shell, server):
-        self.shell = shell
-        self.server = server
-        self.names = shell.user_ns
-        self.heard = server.heard
-        self.where = f"-m m --base-url {server.base_url}"
-
-    def run(self, cell, *, silent=False):
-        """Run `cell` as if it were typed."""
-        return self.shell.run_cell(cell, store_history=not silent, silent=silent)
-
-    def ask(self, prompt, options=""):
-        """Run a `%%complete` cell that asks the server."""
-        return self.run(f"%%complete {self.where} {options}\n{prompt}")
-
-
-@pytest.fixture
-def cells(server):
-    """Return the cells of a shell with the extension, and with neither history nor colours."""
-    main = sys.modules["__main__"]
-    InteractiveShell.clear_instance()
-    config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
-    shell = InteractiveShell.instance(config=config)
-    load_ipython_extension(shell)
-    server.scripts = [HELLO]
-    yield Cells(shell, server)
-    unload_ipython_extension(shell)
-    InteractiveShell.clear_instance()
-    atexit.unregister(shell.atexit_operations)
-    sys.modules["__main__"] = main
 
 
 def closed_port() -> int:
@@ -244,6 +204,18 @@ def test_a_silent_cell_sends_its_own_text(cells):
     cells.ask("The first")
     cells.run(f"%%complete {cells.where} \nThe second", silent=True)
     assert [heard.json["prompt"] for heard in cells.heard] == ["The first", "The second"]
+
+
+def test_a_function_s_own_variables_are_seen_first(cells):
+    """Within a function `{{ name }}` and `$name` are what Python would take: its own variables, then the notebook's."""
+    cells.run("word, top = 'zoo', 0.5")
+    cells.run(
+        "def ask(word):\n"
+        f"    answer = %complete {cells.where} --top-p $top --suffix $word a {{{{ word }}}}\n"
+        "    return answer\n"
+        "ask('bakery')"
+    ).raise_error()
+    assert [cells.heard[-1].json[name] for name in ("prompt", "suffix", "top_p")] == ["a bakery", "bakery", 0.5]
 
 
 def test_a_dry_run_sends_nothing_and_shows_no_key(cells, monkeypatch, capsys):

@@ -1,0 +1,77 @@
+"""The rows of an input: what a person has, as mappings from column to value, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import PromptError
+
+ROW = "row"
+"""The name under which a prompt reaches the row itself, whatever it is."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An input: its column names where it has any, how many rows there are where that is known, and the rows.
+
+    `rows` gives (label, mapping) in order; the label is the index of a pandas input and the number of the row
+    elsewhere. `kind` is `pandas`, `polars` or `python`: a frame of the same kind comes back.
+    """
+
+    rows: Iterator[tuple[Any, Mapping[str, Any]]]
+    columns: tuple[str, ...]
+    count: int | None
+    kind: str = "python"
+
+
+def read_rows(source: object) -> Rows:
+    """Return the rows of a list, a dict of columns, a pandas or polars frame or series, or any iterable.
+
+    An element that is no mapping, such as a text, is the column `row`. Raises PromptError for what has no rows.
+    """
+    module = type(source).__module__.partition(".")[0]
+    if module in ("pandas", "polars") and isinstance(source, Iterable):
+        return _of_frame(source, module)
+    if isinstance(source, Mapping):
+        return _of_columns(source)
+    if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
+        raise PromptError(f"-i takes rows: a list, columns, a data frame or an iterable, not {type(source).__name__}")
+    count = len(source) if isinstance(source, Sequence) else None
+    first = source[0] if isinstance(source, Sequence) and source else None
+    columns = tuple(map(str, first)) if isinstance(first, Mapping) else () if count is None else (ROW,)
+    return Rows(enumerate(map(_named, source)), columns, count)
+
+
+def _of_frame(source: Any, kind: str) -> Rows:
+    shape = source.shape
+    if len(shape) == 1:
+        name = str(source.name) if source.name else ROW
+        labels = source.index if kind == "pandas" else range(shape[0])
+        values = ({ROW: value, name: value} for value in source)
+        return Rows(zip(labels, values, strict=True), (name,), shape[0], kind)
+    columns = tuple(str(column) for column in source.columns)
+    lines = source.itertuples(index=False, name=None) if kind == "pandas" else source.iter_rows()
+    labels = source.index if kind == "pandas" else range(shape[0])
+    named = (_named(dict(zip(columns, line, strict=True))) for line in lines)
+    return Rows(zip(labels, named, strict=True), columns, shape[0], kind)
+
+
+def _of_columns(source: Mapping[Any, Any]) -> Rows:
+    columns = tuple(map(str, source))
+    values = list(source.values())
+    if not all(isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) for value in values):
+        raise PromptError("-i takes a dict of columns, each a list of values; one row is a list with one dict")
+    listed = [list(value) for value in values]
+    if len({len(value) for value in listed}) > 1:
+        sizes = ", ".join(f"{name} {len(value)}" for name, value in zip(columns, listed, strict=True))
+        raise PromptError(f"the columns are of different lengths: {sizes}")
+    named = (_named(dict(zip(columns, line, strict=True))) for line in zip(*listed, strict=True))
+    return Rows(enumerate(named), columns, len(listed[0]) if listed else 0)
+
+
+def _named(element: object) -> dict[str, Any]:
+    if isinstance(element, Mapping):
+        return {ROW: element, **{str(name): value for name, value in element.items()}}
+    return {ROW: element}

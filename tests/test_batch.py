@@ -1,0 +1,318 @@
+"""Many prompts: rows in, rows out, at a pace, and again after a crash only what is missing."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pandas as pd
+import polars as pl
+import pytest
+from conftest import ScriptedServer, answer
+
+from completions_magic import Client
+from completions_magic.errors import BudgetError, Interrupted, OptionError, PromptError, RateLimitError
+from completions_magic.pace import Pace
+from completions_magic.rows import read_rows
+
+FRAME = pd.DataFrame({"country": ["France", "Japan", "Egypt"], "year": [1, 2, 3]}, index=["f", "j", "e"])
+
+
+class Echo(ScriptedServer):
+    """Answers every request with its own prompt, after `refusals` of its first ones; counts what it hears."""
+
+    def __init__(self, refusals=0, retry_after="0", latency=0.0):
+        self.refusals = refusals
+        self.latency = latency
+        self.retry_after = retry_after
+        self.times = []
+        super().__init__()
+
+    def _talk(self, connection):
+        with contextlib.suppress(OSError), connection:
+            while (heard := self._read(connection)) is not None:
+                self.times.append(time.monotonic())
+                self.heard.append(heard)
+                if len(self.heard) <= self.refusals:
+                    headers = f"Retry-After: {self.retry_after}\r\n"
+                    connection.sendall(answer({"error": {"message": "slow"}}, status="429 Slow", headers=headers))
+                    continue
+                time.sleep(self.latency)
+                connection.sendall(echoed(heard.json))
+
+
+def echoed(asked):
+    """Return an answer that says the prompt; a prompt with `fail` in it is refused."""
+    prompt = asked["prompt"]
+    if "fail" in prompt:
+        return answer({"error": {"message": f"no {prompt}"}}, status="400 Bad Request")
+    choices = [{"text": f"<{prompt}>", "index": number, "finish_reason": "stop"} for number in range(asked.get("n", 1))]
+    usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+    return answer({"model": "m", "choices": choices, "usage": usage})
+
+
+@pytest.fixture
+def echo():
+    """Give a server that echoes."""
+    server = Echo()
+    yield server
+    server.close()
+
+
+def ask(cells, echo, options, body="Hi {{ row }}"):
+    """Run a cell over rows; return what it bound."""
+    where = f"-m m --base-url {echo.base_url} -o batch"
+    cells.run(f"%%complete {where} {options}\n{body}").raise_error()
+    return cells.names["batch"]
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "prompts"),
+    [
+        (["a", "b"], "{{ row }}!", ["a!", "b!"]),
+        (("a",), "{{ row }}", ["a"]),
+        ([1, 2.5], "{{ row }}", ["1", "2.5"]),
+        ([{"x": 1, "y": "b"}, {"x": 2, "y": "c"}], "{{ x }}{{ y }}", ["1b", "2c"]),
+        ([{"a b": 1}], '{{ row["a b"] }}', ["1"]),
+        ({"x": [1, 2], "y": ["b", "c"]}, "{{ x }}{{ y }}", ["1b", "2c"]),
+        ((character for character in "ab"), "{{ row }}", ["a", "b"]),
+        ({"x": range(2)}.items(), "{{ row[0] }}", ["x"]),
+        (FRAME, "{{ country }} {{ year }}", ["France 1", "Japan 2", "Egypt 3"]),
+        (FRAME.country, "{{ country }} {{ row }}", ["France France", "Japan Japan", "Egypt Egypt"]),
+        (pd.Series([1, 2]), "{{ row }}", ["1", "2"]),
+        (pl.DataFrame({"x": [1, 2]}), "{{ x }}", ["1", "2"]),
+        (pl.Series("x", ["a"]), "{{ x }}", ["a"]),
+        (["{{ other }}"], "{{ row }}", ["{{ other }}"]),
+        ([], "{{ row }}", []),
+        (FRAME.iloc[:0], "{{ country }}", []),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_kind_of_rows_is_one_request_a_row(cells, echo, source, body, prompts):
+    """Lists, columns, frames, series and iterables: columns and the row itself stand in the prompt, in order."""
+    cells.names["source"] = source
+    batch = ask(cells, echo, "-i source", body)
+    assert sorted(heard.json["prompt"] for heard in echo.heard) == sorted(prompts)
+    assert batch.texts == [f"<{prompt}>" for prompt in prompts]
+
+
+@pytest.mark.parametrize("source", ["a text", b"bytes", 5, {"x": "abc"}, {"x": [1], "y": [1, 2]}, {"x": {"y": 1}}])
+def test_what_has_no_rows_is_one_clear_line(source):
+    """A text, a number, columns of different lengths: the error says what -i takes."""
+    with pytest.raises(PromptError, match=r"rows|columns"):
+        read_rows(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-i nothing", "no such variable"),
+        ("-i rows --sweep n=1,2", "do not go together"),
+        ("-i rows --tune", "do not go together"),
+        ("-i rows --as json", "binds a Batch"),
+        ("-i rows --bg", "--bg"),
+        ("-i rows --prompt x", "--prompt"),
+        ("-i rows --budget 5", "tokens=N or requests=N"),
+        ("-i rows --max-rps 0", "--max-rps"),
+        ("-i rows --concurrency 0", "--concurrency"),
+    ],
+)
+def test_what_does_not_go_with_rows_is_said_before_anything_is_sent(cells, echo, options, said):
+    """The cell fails with one line."""
+    cells.names["rows"] = ["a"]
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} {options}\n{{{{ row }}}}")
+    assert isinstance(result.error_in_exec, OptionError)
+    assert said in str(result.error_in_exec)
+    assert echo.heard == []
+
+
+def test_a_frame_comes_back_as_a_frame(cells, echo):
+    """The input's index and columns, then text, finish_reason, usage and error; names that clash are told apart."""
+    cells.names["source"] = FRAME.rename(columns={"year": "text"})
+    frame = ask(cells, echo, "-i source --as frame", "{{ country }}")
+    assert list(frame.index) == ["f", "j", "e"]
+    assert list(frame.columns) == [
+        "country",
+        "text",
+        "completion_text",
+        "finish_reason",
+        "prompt_tokens",
+        "completion_tokens",
+        "error",
+    ]
+    assert frame.completion_text.tolist() == ["<France>", "<Japan>", "<Egypt>"]
+    assert frame.completion_tokens.tolist() == [3, 3, 3]
+    cells.names["source"] = pl.DataFrame({"x": ["a", "b"]})
+    frame = ask(cells, echo, "-i source --as frame -n 2", "{{ x }}")
+    assert isinstance(frame, pl.DataFrame)
+    assert frame["choice"].to_list() == [0, 1, 0, 1]
+
+
+def test_a_row_that_fails_leaves_the_others(cells, echo):
+    """Its error is in its row; a prompt that cannot be rendered, too; all rows failing fails the cell."""
+    cells.names["rows"] = [{"x": "a"}, {"x": "fail"}, {"y": "b"}, {"x": "c"}]
+    batch = ask(cells, echo, "-i rows", "{{ x }}")
+    assert batch.texts == ["<a>", None, None, "<c>"]
+    assert [type(row.error).__name__ for row in batch.failures] == ["BadRequestError", "PromptError"]
+    assert "2 failed" in batch.plain()
+    assert "1 x BadRequestError, first in row 1: " in batch.plain()
+    cells.names["rows"] = ["fail", "fail again"]
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows -o every\n{{{{ row }}}}")
+    assert type(result.error_in_exec).__name__ == "BadRequestError"
+    assert len(cells.names["every"]) == 2
+
+
+def test_one_refusal_slows_all():
+    """A 429 with Retry-After is waited for by every worker: none asks before the time is over."""
+    server = Echo(refusals=1, retry_after="0.4", latency=0.1)
+    with server.client() as client:
+        batch = client.complete_many([str(number) for number in range(20)], concurrency=4)
+    server.close()
+    first = server.times[0]
+    # Those that were under way when the refusal came are heard at once; all others wait.
+    later = [moment - first for moment in server.times[4:]]
+    assert batch.failures == []
+    assert min(later) >= 0.39
+
+
+def test_never_more_requests_a_second_than_said(echo):
+    """`max_rps` bounds the rate of all workers together."""
+    with echo.client() as client:
+        client.complete_many(list("abcdef"), concurrency=6, pace=Pace(max_rps=20))
+    gaps = [later - earlier for earlier, later in zip(echo.times, echo.times[5:], strict=False)]
+    assert min(gaps) >= 3 / 20  # five gaps, less what the first connection took
+
+
+@pytest.mark.parametrize(("budget", "most"), [("requests=3", 3), ("tokens=15", 3), ("tokens=1", 1)])
+def test_a_spent_budget_ends_the_batch_with_what_is_done(cells, echo, budget, most):
+    """Nothing is lost and nothing fails: the rows that were not asked say so, and the frame has all rows."""
+    cells.names["rows"] = list("abcdefgh")
+    batch = ask(cells, echo, f"-i rows --budget {budget} --concurrency 1")
+    assert len(echo.heard) == most
+    assert [text is not None for text in batch.texts] == [True] * most + [False] * (8 - most)
+    assert len(batch.to_frame()) == 8
+    assert len(batch.missing) == 8 - most
+    assert batch.failures == []
+
+
+def test_a_budget_is_spent_before_it_is_passed():
+    """The error of the pace itself says how much was spent."""
+    pace = Pace(requests=1)
+    pace.turn()
+    with pytest.raises(BudgetError, match="1 requests, 0 tokens"):
+        pace.turn()
+
+
+def test_the_same_cell_asks_only_for_what_is_missing(cells, echo, tmp_path):
+    """With a journal: nothing twice, one changed row redone, failed rows asked again, equal rows kept apart."""
+    cells.names["rows"] = ["a", "b", "b", "fail"]
+    first = ask(cells, echo, "-i rows --journal rows.jsonl --concurrency 2")
+    assert len(echo.heard) == 4
+    cells.names["rows"] = ["a", "B", "b", "b", "b"]
+    second = ask(cells, echo, "-i rows --cassette rows.jsonl")
+    asked = Counter(heard.json["prompt"] for heard in echo.heard[4:])
+    assert asked == {"Hi B": 1, "Hi b": 1}
+    assert second.texts == ["<Hi a>", "<Hi B>", "<Hi b>", "<Hi b>", "<Hi b>"]
+    assert first.texts[:3] == ["<Hi a>", "<Hi b>", "<Hi b>"]
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 6
+
+
+DRIVER = """
+import sys
+from completions_magic import Client
+client = Client(base_url=sys.argv[1], model="m", cassette="rows.jsonl")
+batch = client.complete_many((f"row {number}" for number in range(300)), concurrency=4)
+print(len(batch), len(batch.failures), len(set(batch.texts)))
+"""
+
+
+def test_a_driver_that_is_killed_goes_on_where_it_was(echo, tmp_path):
+    """Killed with SIGKILL again and again: in the end every row is there, and none that was on disk was asked twice."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    finished = set()
+    for kill_at in (40, 110, 190, 10_000):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, echo.base_url],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        while driver.poll() is None and len(echo.heard) < kill_at:
+            time.sleep(0.002)
+        driver.send_signal(signal.SIGKILL)
+        out, _ = driver.communicate()
+        again = finished & {heard.json["prompt"] for heard in echo.heard[len(echo.heard) :]}
+        assert not again
+        lines = (tmp_path / "rows.jsonl").read_bytes().splitlines(keepends=True)
+        whole = {json.loads(line)["request"]["body"]["prompt"] for line in lines if line.endswith(b"\n")}
+        assert finished <= whole
+        finished = whole
+    assert out.split() == ["300", "0", "300"]
+    times = Counter(heard.json["prompt"] for heard in echo.heard)
+    assert len(times) == 300
+    # What was under way at one of the three kills may have been asked again, and nothing else.
+    assert sum(times.values()) <= 300 + 3 * 4
+
+
+def test_an_interrupt_keeps_what_is_done(cells, echo):
+    """What had come is bound, the rest is marked as not done, and the cell ends as interrupted."""
+    cells.names["rows"] = [str(number) for number in range(1000)]
+
+    def interrupt():
+        while len(echo.heard) < 30:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    line = f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --max-rps 300\n{{{{ row }}}}"
+    result = cells.run(line)
+    assert isinstance(result.error_in_exec, Interrupted)
+    batch = cells.names["batch"]
+    assert len(batch) == 1000
+    assert len([text for text in batch.texts if text]) >= 29
+    assert len(batch.missing) > 500
+    assert batch.failures == []
+
+
+def test_answers_are_in_the_rows_order_at_any_concurrency(echo):
+    """Whatever ends first, the first row is the first."""
+    prompts = [str(number) for number in range(200)]
+    with echo.client() as client:
+        one = client.complete_many(prompts, concurrency=1)
+        many = client.complete_many(iter(prompts), concurrency=16)
+    assert one.texts == many.texts == [f"<{prompt}>" for prompt in prompts]
+    assert many.columns == ()
+    assert [row.label for row in many] == list(range(200))
+
+
+def test_the_record_shows_the_first_rows_and_is_inert(cells, echo):
+    """Text and HTML hold the first rows, how many more there are, and no markup from a model."""
+    cells.names["rows"] = ["<img src=x onerror=alert(1)>"] * 7
+    bundle = ask(cells, echo, "-i rows")._repr_mimebundle_()
+    assert "<img" not in bundle["text/html"]
+    assert bundle["text/html"].count("&lt;img") == 5
+    assert "… 2 more" in bundle["text/plain"]
+    assert bundle["text/plain"].endswith("(7 rows · 35 tokens)")
+
+
+def test_rows_come_from_the_embedded_endpoint_too():
+    """Without a server, several workers share the model; the same seed gives the same texts."""
+    texts = [Client().complete_many(["Once", "The"], max_tokens=4, seed=1).texts for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert all(texts[0])
+
+
+def test_a_batch_that_is_refused_throughout_says_so(cells):
+    """A 429 for every row is the rows' error, after its retries."""
+    server = Echo(refusals=10_000)
+    cells.names["rows"] = ["a", "b"]
+    result = cells.run(f"%%complete -m m --base-url {server.base_url} -i rows --retries 1\n{{{{ row }}}}")
+    server.close()
+    assert isinstance(result.error_in_exec, RateLimitError)
+    assert len(server.heard) == 4
