@@ -44,7 +44,7 @@ def _look_up(path: str, names: Mapping[str, Any]) -> Any:
     _check_public(name, path)
     if name not in names:
         raise PromptError(
-            f"{{{{ {shorten(path, 60)} }}}}: there is no variable {name!r}{nearest(name, names)}; "
+            f"{{{{ {shorten(path, 60)} }}}}: there is no variable {name!r}{nearest(name, [known for known in names if not known.startswith('_')])}; "
             "--raw sends braces as they stand"
         )
     value = names[name]

@@ -36,6 +36,7 @@ LINE_LIMIT = 256 * 2**20
 REWRITE_LIMIT = 8 * 2**20
 """Bytes: up to this size an interaction that is recorded again takes its old place; beyond it the last line counts."""
 REPLACES = os.name == "posix"  # elsewhere an open file cannot be replaced
+UNFINISHED = ".unfinished"
 START = b'{"cassette":'
 GLANCE = 200
 RECEIVED = 2**20
@@ -368,9 +369,9 @@ class Tape:
         old = _read_all(file, self._read_to if self._torn else os.fstat(file.fileno()).st_size)
         before, after = old[: place.start], old[place.start + place.length :]
         target = self.path.resolve()
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*{UNFINISHED}"):
             left.unlink(missing_ok=True)  # by a process that was killed here: whoever has the lock is alone
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=UNFINISHED)
         try:
             with os.fdopen(descriptor, "wb") as new:
                 new.write(before + line + after)
