@@ -43,9 +43,9 @@ def _look_up(path: str, names: Mapping[str, Any]) -> Any:
     name = re.match(_NAME, path)[0]  # type: ignore[index]  # PATH has matched: a path begins with a name
     _check_public(name, path)
     if name not in names:
+        hint = nearest(name, [known for known in names if not known.startswith("_")])
         raise PromptError(
-            f"{{{{ {shorten(path, 60)} }}}}: there is no variable {name!r}{nearest(name, [known for known in names if not known.startswith('_')])}; "
-            "--raw sends braces as they stand"
+            f"{{{{ {shorten(path, 60)} }}}}: there is no variable {name!r}{hint}; --raw sends braces as they stand"
         )
     value = names[name]
     for step in STEP.finditer(path, len(name)):
