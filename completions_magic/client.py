@@ -151,7 +151,7 @@ class Client:
         settings = (self.timeout, self.retries, self.model, repr(sorted(profile.parameters.items())), tape)
         return profile.name, profile.base_url, profile.allow_http, self.endpoint.key, settings
 
-    def request(self, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
+    def request(self, /, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
         """Return the request that these arguments and the profile's defaults come to.
 
         Raises PromptError or ConfigurationError for what cannot be sent, ProfileError when no model is named.
@@ -163,7 +163,7 @@ class Client:
             )
         return CompletionRequest.build(prompt, model=model, **{**self.profile.parameters, **parameters})
 
-    def complete(self, prompt: object, *, model: str | None = None, **parameters: Any) -> Completion:
+    def complete(self, /, prompt: object, *, model: str | None = None, **parameters: Any) -> Completion:
         """Return the completion of `prompt`, unstreamed unless `stream=True` is among the parameters.
 
         `parameters` are the API's, by name; others are passed on. Raises CompletionsError in one of its kinds.
@@ -173,7 +173,7 @@ class Client:
             pass
         return stream.partial
 
-    def stream(self, prompt: object, *, model: str | None = None, **parameters: Any) -> Stream:
+    def stream(self, /, prompt: object, *, model: str | None = None, **parameters: Any) -> Stream:
         """Return the completion of `prompt` as an iterator of chunks whose sum it is."""
         return self.send(self.request(prompt, model=model, **{**parameters, "stream": True}))
 

@@ -30,6 +30,11 @@ def _words(option: Option, options: Options) -> Iterator[str]:
     flag = min(option.flags, key=len)
     if name == "p":
         yield from (_field(key, value) for key, value in options.extra.items())
+    elif name == "budget":
+        yield from (f"{flag} {what}={count}" for what, count in (options.budget or {}).items())
+    elif name == "sweep":
+        axes = {axis.name: ",".join(map(spell, axis.settings)) for axis in options.sweep or []}
+        yield from (f"{flag} {quote(f'{axis}={values}')}" for axis, values in axes.items())
     elif name in KNOBS:
         if name in options.parameters:
             yield from _knob(option, flag, options.parameters[name])

@@ -202,7 +202,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
     extra: dict[str, Any] = {}
 
     @classmethod
-    def build(cls, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
+    def build(cls, /, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
         """Check everything that can be checked before sending.
 
         A parameter of None counts as not set; a field that the table does not know is passed on as it is.

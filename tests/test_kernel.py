@@ -453,10 +453,10 @@ def test_nothing_is_left_after_many_answers(kernel, server, cell):
 
 def test_the_front_end_can_complete_and_explain_the_line(kernel):
     """Tab offers options in a notebook's cell, and Shift-Tab shows their table."""
-    kernel.client.complete("%%complete --max\nOnce", 16)
+    kernel.client.complete("%%complete --max-t\nOnce", 18)
     content = kernel.client.get_shell_msg(timeout=20)["content"]
     assert content["matches"] == ["--max-tokens"]
-    assert (content["cursor_start"], content["cursor_end"]) == (11, 16)
+    assert (content["cursor_start"], content["cursor_end"]) == (11, 18)
     kernel.client.inspect("%%complete", 10)
     content = kernel.client.get_shell_msg(timeout=20)["content"]
     assert "--max-tokens" in content["data"]["text/plain"]

@@ -554,13 +554,13 @@ def test_a_repr_is_one_short_line():
 
 
 def test_a_frame_has_one_row_a_choice():
-    """`to_frame` gives text, finish_reason, number of tokens and their summed log-probability, by index."""
+    """`to_frame` gives text, finish_reason, number of scored tokens and their sum, by index."""
     frame = Completion.from_dict(ANSWER).to_frame()
     assert list(frame.columns) == ["text", "finish_reason", "tokens", "logprob"]
     assert frame.index.name == "index"
     assert frame["text"].to_dict() == {0: "Hello", 1: "Hi"}
     assert frame["finish_reason"].to_dict() == {0: "stop", 1: "length"}
-    assert frame.loc[0, ["tokens", "logprob"]].tolist() == [2, -0.5]
+    assert frame.loc[0, ["tokens", "logprob"]].tolist() == [1, -0.5]
     assert frame.loc[1, ["tokens", "logprob"]].isna().all()
 
 
@@ -602,3 +602,9 @@ def test_what_lists_no_models_is_a_decode_error(listed):
     """An answer that is no list of models is refused in words."""
     with pytest.raises(DecodeError, match="models"):
         read_models(listed)
+
+
+def test_any_field_may_have_any_name():
+    """A body field that is called as Python's own `self` and `cls` is passed on like any other."""
+    body = CompletionRequest.build("x", **{"cls": 1, "self": 2}).body()
+    assert (body["cls"], body["self"]) == (1, 2)

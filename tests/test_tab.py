@@ -38,7 +38,7 @@ def tab(shell, text):
 @pytest.mark.parametrize(
     ("typed", "becomes"),
     [
-        ("%%complete --max|", ["%%complete --max-tokens"]),
+        ("%%complete --max-t|", ["%%complete --max-tokens"]),
         ("%%complete -o x --temp|", ["%%complete -o x --temperature"]),
         ("%%complete --no-r|", ["%%complete --no-raise-error"]),
         ("%%complete --pro|\nOnce upon", ["%%complete --profile\nOnce upon", "%%complete --prompt\nOnce upon"]),
@@ -132,7 +132,7 @@ def test_other_completions_stay(shell):
 def test_a_damaged_file_of_profiles_disturbs_nobody(shell, tmp_path, capfd):
     """With a completions.toml that cannot be read Tab still completes what is no profile, and prints nothing."""
     (tmp_path / "completions.toml").write_text("[profiles")
-    assert tab(shell, "%%complete --max|") == ["%%complete --max-tokens"]
+    assert tab(shell, "%%complete --max-t|") == ["%%complete --max-tokens"]
     assert tab(shell, "%%complete --as fr|") == ["%%complete --as frame"]
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
