@@ -105,7 +105,7 @@ class Distribution:
         return Sampler(tokens, weights, self.seen, sums, scale * free)
 
     def _nucleus(self, temperature: float, top_p: float) -> Sampler:
-        # As vLLM and llama.cpp do it: the temperature first, then the smallest set that holds top_p.
+        # As vLLM does it: the temperature first, then the smallest set that holds top_p.
         exponent = 1.0 / temperature
         ordered = self.descending()
         first, token = next(ordered)
