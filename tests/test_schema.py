@@ -606,5 +606,5 @@ def test_what_lists_no_models_is_a_decode_error(listed):
 
 def test_any_field_may_have_any_name():
     """A body field that is called as Python's own `self` and `cls` is passed on like any other."""
-    body = CompletionRequest.build("x", **{"cls": 1, "self": 2}).body()
+    body = CompletionRequest.build("x", cls=1, self=2).body()
     assert (body["cls"], body["self"]) == (1, 2)
