@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .cassette import Cassette
     from .client import Client, Stream, no_waits
     from .errors import CompletionsError
+    from .pace import Pace
     from .profiles import Profile
     from .schema import Choice, Completion, CompletionRequest, Logprobs, Usage
 
@@ -21,6 +22,7 @@ _HOMES = {
     "CompletionRequest": "schema",
     "CompletionsError": "errors",
     "Logprobs": "schema",
+    "Pace": "pace",
     "Profile": "profiles",
     "Stream": "client",
     "Usage": "schema",
@@ -35,6 +37,7 @@ __all__ = [
     "CompletionRequest",
     "CompletionsError",
     "Logprobs",
+    "Pace",
     "Profile",
     "Stream",
     "Usage",

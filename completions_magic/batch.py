@@ -54,6 +54,8 @@ class Batch:
     columns: tuple[str, ...] = ()
     kind: str = "python"
     rows: list[Row] = field(default_factory=list)
+    ended: str = ""
+    """Why not every row was asked: `stopped`, `interrupted` or `the budget is spent`."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -135,7 +137,8 @@ class Batch:
         tokens = sum(usage.total_tokens for usage in usages if usage is not None)
         parts = [count(len(self), "row")]
         parts += [f"{len(self.failures):,} failed"] if self.failures else []
-        parts += [f"{len(self.missing):,} not done"] if self.missing else []
+        if self.missing:
+            parts.append(f"{len(self.missing):,} not done" + (f": {self.ended}" if self.ended else ""))
         return " · ".join([*parts, *([count(tokens, "token")] if tokens else [])])
 
     def plain(self) -> str:
@@ -240,6 +243,8 @@ class Asking:
         if self._rows.count is not None:
             # What was not asked is in the frame all the same.
             self.batch.rows += [Row(label, columns) for label, columns in self._rows.rows]
+        if self.pace.stopped.is_set():
+            self.batch.ended = self._reason
         if self._reason == "interrupted":
             raise Interrupted
         return self.batch
@@ -288,6 +293,8 @@ class Asking:
             for _ in stream:
                 pass
         except BudgetError:
+            if not self.pace.stopped.is_set():
+                self._reason = "the budget is spent"
             self.pace.stopped.set()
         except CompletionsError as error:
             row.error, ended = error, "error"

@@ -6,6 +6,7 @@ The file is `cassettes/<test file>/<test>.jsonl` beside the test file. Nothing i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ def completions_cassette(request: pytest.FixtureRequest) -> Iterator[Cassette]:
     record = request.config.getoption("--completions-record") or os.environ.get("COMPLETIONS_RECORD") or "none"
     test = ".".join(request.node.nodeid.split("::")[1:])  # with its class: another may have a test of this name
     name = re.sub(r"[^\w.\[\]-]+", "_", test)
+    if name != test:
+        name += "-" + hashlib.sha256(test.encode()).hexdigest()[:6]  # two that differ in such signs are two
     cassette = Cassette(request.path.parent / "cassettes" / request.path.stem / f"{name}.jsonl", record=record)
     yield cassette
     cassette.close()

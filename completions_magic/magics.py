@@ -21,12 +21,21 @@ from .batch import WORKERS, Asking, check_batch
 from .binding import check_name, check_pattern, convert, extract
 from .cassette import Cassette
 from .client import Client, Stream
-from .errors import CompletionsError, ConversionError, Interrupted, OptionError, PromptError, nearest, shorten
+from .errors import (
+    CassetteError,
+    CompletionsError,
+    ConversionError,
+    Interrupted,
+    OptionError,
+    PromptError,
+    nearest,
+    shorten,
+)
 from .grid import points
 from .inert import inert, one_line
 from .options import Options, help_text, parse
 from .pace import Pace
-from .profiles import Profile, choose_profile, find_profile, known_profiles, trust
+from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profiles, trust
 from .progress import Progress
 from .prompt import render
 from .record import provenance, record
@@ -244,6 +253,8 @@ class Session:
         if not path:
             if options.record or options.sample:
                 raise OptionError("--record and --sample need a cassette: --cassette PATH names one")
+            if os.environ.get("COMPLETIONS_RECORD") == "none" and self._profile(options).base_url != LOCAL:
+                raise CassetteError("COMPLETIONS_RECORD is none and there is no cassette: --cassette PATH names one")
             return None
         try:
             place = Path(path).expanduser().resolve()
@@ -348,9 +359,11 @@ class Session:
     def _batch(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
         """Ask for every row of a variable, several at a time; bind and return the Batch."""
         check_batch(options)
-        source = seen.get(options.inputs or "")
-        if source is None:
-            raise OptionError(f"-i {options.inputs}: there is no such variable{nearest(options.inputs or '', seen)}")
+        source = options.inputs
+        if isinstance(source, str):
+            if source not in seen:
+                raise OptionError(f"-i takes a variable's name, and there is no {source!r}{nearest(source, seen)}")
+            source = seen[source]
         rows = read_rows(source)
         if options.out is not None:
             check_name(options.out, seen)
@@ -374,6 +387,10 @@ class Session:
             value = asking.batch.to_frame() if options.form == "frame" else asking.batch
             if options.out is not None:
                 self.shell.user_ns[options.out] = value
+        for row in asking.batch.rows[:1]:
+            # One stands for all in the history, which would hold nothing else.
+            if row.completion is not None:
+                self.note(Task(options, row.completion.request or request(row.columns), client, {}), row.completion)
         failed = asking.batch.failures
         if failed and len(failed) == len(asking.batch):
             raise failed[0].error or OptionError("every row failed")
@@ -482,7 +499,8 @@ class Session:
         most = int(words[0] in ("models", "trust", "tokens", "distribution", "cassette"))
         least = int(words[0] == "trust")
         if not least <= len(words) - 1 <= most:
-            raise OptionError(f"%completions {words[0]} takes {'a name' if most else 'nothing more'}")
+            wanted = "rewind" if words[0] == "cassette" else "a name" if most else "nothing"
+            raise OptionError(f"%completions {words[0]} takes {wanted}, and nothing more")
         return command(*words[1:])
 
     def known_models(self) -> list[str]:

@@ -111,7 +111,7 @@ class Options:
     quiet: bool = False
     view: str | None = None
     tune: bool = False
-    inputs: str | None = None
+    inputs: Any = None
     max_rps: float | None = None
     budget: dict[str, int] | None = None
     sweep: list[Axis] | None = None
@@ -145,13 +145,16 @@ def next_word(line: str, at: int) -> Word | None:
 
     Quotes as in a POSIX shell: within single ones everything is itself; within double ones a backslash escapes
     a double quote or a backslash. Outside quotes it escapes a blank, a quote or a backslash, and is itself
-    before anything else, so that --stop \n means what it looks like.
+    before anything else, so that --stop \n means what it looks like. A JSON list or object is one word as it is.
     """
     while at < len(line) and line[at].isspace():
         at += 1
     if at == len(line):
         return None
     start, quote, quoted, text = at, "", False, []
+    literal = _json_word(line, at)
+    if literal is not None:
+        return Word(line[at:literal], quoted=False, start=at, end=literal)
     while at < len(line) and (quote or not line[at].isspace()):
         sign = line[at]
         following = line[at + 1 : at + 2]
@@ -168,6 +171,18 @@ def next_word(line: str, at: int) -> Word | None:
     if quote:
         raise OptionError(f"the quote {quote} that opens at {shorten(line[start:], 30)!r} is not closed")
     return Word("".join(text), quoted, start, at)
+
+
+def _json_word(line: str, at: int) -> int | None:
+    """Return where an unquoted JSON list or object ends that begins at `at`, or after a NAME= there, or None."""
+    start = re.compile(r"(?:[\w-]+=)?(?=[\[{])").match(line, at)
+    if start is None:
+        return None
+    try:
+        _, end = json.JSONDecoder().raw_decode(line, start.end())
+    except (ValueError, RecursionError):
+        return None
+    return end if end == len(line) or line[end].isspace() else None
 
 
 def parse(line: str, names: Mapping[str, Any], *, prompt_follows: bool = False) -> tuple[Options, str]:
@@ -245,8 +260,8 @@ def _store(options: Options, option: Option, word: Word | None, names: Mapping[s
         if name == "stop" and "stop" in options.parameters:
             value = [*_listed(options.parameters["stop"]), *_listed(_converted(flag, name, value))]
         options.parameters[name] = _converted(flag, name, value)
-    elif name == "prompt":
-        options.prompt = _prompt(value) if literal else value
+    elif name in ("inputs", "prompt"):
+        setattr(options, name, _prompt(value) if literal and name == "prompt" else value)
     elif name in NUMBERS:
         setattr(options, name, _number(flag, value, least=NUMBERS[name]))
     elif name in CHOICES and (not isinstance(value, str) or value not in CHOICES[name]):

@@ -42,7 +42,7 @@ class Pace:
             self._next = max(self._next, time.monotonic() + seconds)
 
     def turn(self) -> None:
-        """Wait until the next request may go, or until `stopped` is set; raise BudgetError where none may."""
+        """Wait until the next request may go, raise BudgetError where none may, or once `stopped` is set."""
         with self._lock:
             spent = self._most_tokens is not None and self.tokens >= self._most_tokens
             if spent or (self._most_requests is not None and self.requests >= self._most_requests):
@@ -55,6 +55,7 @@ class Pace:
                     self._next = max(self._next, time.monotonic() - self._gap) + self._gap
                     return
             self.stopped.wait(left)
+        raise BudgetError("stopped before it was asked")
 
     def spend(self, tokens: int) -> None:
         """Count the tokens of an answer."""

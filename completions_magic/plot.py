@@ -97,7 +97,8 @@ def _draw_lines(sweep: Sweep, axes: Axes, x: str, by: str | None, metric: Metric
         line = axes.plot(*_split(means), marker="o", markersize=5, linewidth=1.8, label=label, color=shade)[0]
         axes.plot(*_split(dots), "o", markersize=3.5, alpha=0.35, color=line.get_color(), markeredgewidth=0)
     if not drawn:
-        raise ConfigurationError("no choice has this metric: log-probabilities need a sweep with --logprobs 1")
+        why = "every point failed" if len(sweep.failures) == len(sweep) else "log-probabilities need --logprobs 1"
+        raise ConfigurationError(f"no choice has this metric: {why}")
     if by is not None:
         axes.legend(frameon=False)
     axes.grid(axis="y", alpha=0.25)

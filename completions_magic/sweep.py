@@ -77,16 +77,19 @@ class Sweep:
         wanted = values if isinstance(values, tuple) else (values,)
         found = [point for point in self.points if tuple(point.settings.values()) == wanted]
         if not found:
-            raise KeyError(f"{values!r}: the axes are {', '.join(self.axes)}")
+            known = "; ".join(f"{name} {', '.join(map(shown, axis))}" for name, axis in self.axes.items())
+            raise KeyError(f"{values!r}: the axes are {known}")
         if found[0].completion is None:
             raise found[0].error or KeyError(f"{values!r} was not asked")
         return found[0].completion
 
     def at(self, **values: Any) -> Sweep:
         """Return the points where the named parameters have these values, as a sweep of the other ones."""
-        for name in values:
+        for name, value in values.items():
             if name not in self.axes:
-                raise KeyError(f"{name} was not swept{nearest(name, self.axes)}")
+                raise KeyError(f"{name} was not swept{nearest(name, self.axes)}: the axes are {', '.join(self.axes)}")
+            if value not in self.axes[name]:
+                raise KeyError(f"{name} was not {value!r}: it was {', '.join(map(shown, self.axes[name]))}")
         kept = [point for point in self.points if all(point.settings[name] == value for name, value in values.items())]
         axes = [Axis(name, known) for name, known in self.axes.items() if name not in values]
         rest = [

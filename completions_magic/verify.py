@@ -70,12 +70,9 @@ def check_notebook(path: Path, *, live: bool = False) -> Iterator[tuple[str, Ver
             client.execute_cell(cell, index)
             told = _ask(client, index, seen, live=live)
             seen += len(told)
-            for run_, known in zip(told, _pair(told, saved[index]), strict=True):
-                old = known
-                if old is None and not run_["replayed"] and shown[index]:
-                    # It left no record of its own: what the cell printed is compared.
-                    old, run_["text"] = Answered(shown[index], run_["provenance"]), _shown(cell)
-                yield f"{index + 1}", _verdict(run_, old)
+            for verdict in _verdicts(told, saved[index], shown[index], _shown(cell)):
+                yield f"{index + 1}", verdict
+            for run_ in told:
                 if run_["live"] is not None:
                     yield f"{index + 1}, live", Verdict(*run_["live"])
             if index in failures and not told and not failed_then[index]:
@@ -111,7 +108,7 @@ def _saved(cell: NotebookNode) -> list[Answered]:
     found = []
     for output in cell.get("outputs", []):
         kept = output.get("metadata", {}).get("completions_magic")
-        if kept is not None:
+        if kept is not None and "request_sha256" in kept:
             text = output.get("data", {}).get("text/plain", "")
             found.append(Answered("".join(text), kept))
     return found
@@ -137,6 +134,24 @@ def _pair(told: Sequence[dict[str, Any]], saved: Sequence[Answered]) -> list[Ans
         same = next((at for at, known in enumerate(rest) if known.provenance.get("request_sha256") == wanted), None)
         pairs.append(None if same is None else rest.pop(same))
     return [rest.pop(0) if found is None and rest else found for found in pairs]
+
+
+def _verdicts(told: list[dict[str, Any]], saved: list[Answered], shown: str, shows: str) -> Iterator[Verdict]:
+    """Yield a verdict for each completion of a cell; those that left no record of their own share one.
+
+    `shown` is all that the cell had shown, `shows` what it shows now.
+    """
+    together = False
+    for run_, old in zip(told, _pair(told, saved), strict=True):
+        if old is None and shown and run_["failure"] is None:
+            if not together:
+                same = {**run_, "text": shows}
+                yield _verdict(same, Answered(shown, run_["provenance"]))
+            together = True
+            continue
+        verdict = _verdict(run_, old)
+        # What stands beside a completion in its output, such as a panel's settings, is not part of its text.
+        yield Verdict(ALIKE) if verdict.kind == "other text" and shows == shown else verdict
 
 
 def _verdict(told: dict[str, Any], old: Answered | None) -> Verdict:

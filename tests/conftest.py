@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import signal
 import socket
 import sys
 import threading
@@ -144,6 +145,9 @@ def stream(events: Iterable[bytes]) -> bytes:
     """Return a whole chunked stream, one HTTP chunk an event."""
     return stream_head() + b"".join(piece(one) for one in events) + END
 
+
+# A run that was started in the background ignores interrupts, and so would every kernel and terminal of its tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 

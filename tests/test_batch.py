@@ -111,7 +111,7 @@ def test_what_has_no_rows_is_one_clear_line(source):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("-i nothing", "no such variable"),
+        ("-i nothing", "there is no 'nothing'"),
         ("-i rows --sweep n=1,2", "do not go together"),
         ("-i rows --tune", "do not go together"),
         ("-i rows --as json", "binds a Batch"),
@@ -198,6 +198,22 @@ def test_a_spent_budget_ends_the_batch_with_what_is_done(cells, echo, budget, mo
     assert len(batch.to_frame()) == 8
     assert len(batch.missing) == 8 - most
     assert batch.failures == []
+    assert "not done: the budget is spent" in batch.plain()
+
+
+def test_who_waits_for_a_turn_asks_nothing_more_after_stop(cells, echo):
+    """Stop in the middle of a slow pace: the workers that wait give up instead of asking at once."""
+    cells.names["rows"] = [str(number) for number in range(100)]
+
+    def interrupt():
+        while len(echo.heard) < 3:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    cells.run(f"%%complete -m m --base-url {echo.base_url} -i $rows -o batch --max-rps 5\n{{{{ row }}}}")
+    assert len(echo.heard) <= 4
+    assert "not done: interrupted" in cells.names["batch"].plain()
 
 
 def test_a_budget_is_spent_before_it_is_passed():

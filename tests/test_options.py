@@ -561,3 +561,28 @@ def test_the_help_shows_every_row(render):
     for _, flags, text in help_rows():
         assert flags in shown
         assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ('--logit-bias {"50": -100}', "logit_bias", {"50": -100}),
+        ('-p stop=["a b","c"]', "stop", ["a b", "c"]),
+        ('-p stop=["a"] --echo', "stop", ["a"]),
+        ("--stop [a", "stop", "[a"),
+        ('--stop {"a', "stop", None),
+    ],
+)
+def test_json_needs_no_quotes_of_its_own(line, name, value):
+    """A list or an object that begins a word is read to its end; what is no JSON is a word as ever."""
+    if value is None:
+        with pytest.raises(OptionError, match="not closed"):
+            parse(line, {})
+        return
+    assert parse(line, {})[0].parameters[name] == value
+
+
+def test_other_json_goes_through_as_it_is():
+    """Prompts and other fields too."""
+    options, _ = parse('--prompt ["a", "b"] -p meta={"a": [1, "x y"]}', {})
+    assert (options.prompt, options.extra) == (["a", "b"], {"meta": {"a": [1, "x y"]}})

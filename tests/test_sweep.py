@@ -152,10 +152,12 @@ def test_a_completion_is_found_by_its_values(cells):
     assert list(part.axes) == ["max_tokens"]
     assert part[2].text == swept[0, 2].text
     assert len(swept) == 4
-    with pytest.raises(KeyError, match="the axes are temperature, max_tokens"):
+    with pytest.raises(KeyError, match="the axes are temperature 0, 1; max_tokens 2, 3"):
         swept[9, 9]
     with pytest.raises(KeyError, match="did you mean temperature"):
         swept.at(temperatur=1)
+    with pytest.raises(KeyError, match="it was 0, 1"):
+        swept.at(temperature=0.5)
 
 
 def test_never_more_requests_at_once_than_said(cells):

@@ -186,3 +186,33 @@ def test_the_command_prints_a_line_a_completion(notebook):
     assert done.stderr.startswith("completions-magic: missing.ipynb cannot be read as a notebook: ")
     assert len(done.stderr.splitlines()) == 1
     assert done.returncode == 1
+
+
+def test_a_sweep_and_rows_count_as_one(notebook, capfd):
+    """The whole output of the cell is compared: untouched it is identical, edited it is not."""
+    sweep = f"%%complete {notebook.where} --sweep temperature=0,1 -o s\nHi"
+    rows = f"%%complete {notebook.where} -i $rows -o b\nHi {{{{ row }}}}"
+    notebook.save(LOAD, sweep, "rows = ['a', 'b']", rows)
+    assert notebook.verify(capfd) == (["[2] identical", "[4] identical"], 0)
+
+    def tamper(cells):
+        for cell in (cells[1], cells[3]):
+            data = cell.outputs[0].data
+            data["text/plain"] = data["text/plain"].replace("Hello", "Adieu", 1)
+
+    notebook.edit(tamper)
+    said, code = notebook.verify(capfd)
+    assert code == 1
+    verdicts = [line.split(":")[0] for line in said if line.startswith(("[2]", "[4]"))]
+    assert verdicts[0] == "[2] other text"
+    assert "[4] other text" in verdicts
+
+
+def test_no_endpoint_is_asked_where_there_is_no_cassette(notebook, capfd):
+    """Only the embedded endpoint may be asked: anything else may cost."""
+    notebook.save(LOAD, f"%%complete -m m --base-url {notebook.server.base_url} --no-stream\nHi")
+    heard = len(notebook.server.heard)
+    said, code = notebook.verify(capfd)
+    assert code == 1
+    assert "COMPLETIONS_RECORD is none and there is no cassette" in said[0]
+    assert len(notebook.server.heard) == heard
