@@ -22,7 +22,9 @@ class Terminal:
     """An IPython at a pseudo-terminal; `number` is that of the prompt it shows."""
 
     def __init__(self, folder):
-        alone = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+        # Another terminal's size, which its shell may have left in the environment, is not this one's.
+        foreign = re.compile(r"OPENAI_.*|COMPLETIONS_.*|LINES|COLUMNS")
+        alone = {name: value for name, value in os.environ.items() if not foreign.fullmatch(name)}
         places = {"IPYTHONDIR": str(folder / "ipython"), "XDG_CONFIG_HOME": str(folder / "config"), "HOME": str(folder)}
         plain = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self._process = pexpect.spawn(
