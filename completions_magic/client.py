@@ -387,9 +387,21 @@ class _Call:
             self.stopped.wait(wait.seconds)
 
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
-        endpoint = self._client.endpoint
-        watch = self._watch = Watch(endpoint.timeout)
-        response = endpoint.open("POST", "/completions", watch, body, sample=self._sample)
+        watch = Watch(self._client.endpoint.timeout)
+        with self.lock:
+            self._watch = watch
+        try:
+            yield from self._answer(body, watch)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget the connection: from here on it may be another request's, and must not be shut."""
+        with self.lock:
+            self._watch = None
+
+    def _answer(self, body: bytes, watch: Watch) -> Generator[Completion, None, None]:
+        response = self._client.endpoint.open("POST", "/completions", watch, body, sample=self._sample)
         self.replayed = "replayed" in response.extensions
         if watch.socket is None and "network_stream" in response.extensions:
             # Another transport over a socket, such as one through a proxy.
@@ -400,8 +412,8 @@ class _Call:
             error.request_id = error.request_id or request_id_of(response)
             raise
         finally:
+            self._let_go()
             response.close()
-            self._watch = None
 
     def _chunks(self, response: httpx.Response, watch: Watch) -> Generator[Completion, None, None]:
         endpoint = self._client.endpoint

@@ -1205,6 +1205,30 @@ def test_two_hundred_calls_leave_no_thread_socket_or_descriptor(server):
     assert eventually(lambda: held() == before)
 
 
+@pytest.mark.parametrize(
+    "first", [whole(), answer({"error": {"message": "no"}}, status="400 No")], ids=["answered", "refused"]
+)
+def test_stopping_what_has_ended_leaves_the_connection_alone(server, first):
+    """A connection goes from one request to the next: stopping the first, which has ended, does not cut the second."""
+    go = threading.Event()
+
+    def slow(connection):
+        connection.sendall(stream_head() + piece(event("Hel")))
+        go.wait(10)
+        connection.sendall(piece(event("lo", reason="stop")) + piece(DONE) + END)
+
+    server.scripts = [first, slow]
+    with server.client() as client:
+        ended, going = client.send(client.request("a")), client.send(client.request("b", stream=True))
+        with contextlib.suppress(CompletionsError):
+            list(ended)
+        assert next(going).text == "Hel"
+        ended.stop()
+        go.set()
+        assert "".join(chunk.text for chunk in going) == "lo"
+    assert len(server._open) == 1
+
+
 def test_two_hundred_clients_leave_no_thread_socket_or_descriptor(server):
     """Closing a client closes its connection."""
     server.scripts = [whole()]
