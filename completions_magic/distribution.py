@@ -13,7 +13,6 @@ from .inert import inert, one_line
 from .record import CODE, FOOT, provenance
 from .reweighting import LARGEST_VOCABULARY, Interval, Listed, Reweighed, Sampling, reweigh
 from .slot import Slot, script, style
-from .values import STATIC
 
 if TYPE_CHECKING:
     from .schema import Choice, Completion, CompletionRequest, Logprobs
@@ -57,7 +56,7 @@ class DistributionView(Slot):
     """
 
     kind = "distribution"
-    _esm = script("reweighting.js") + (STATIC / "distribution.js").read_text("utf-8")
+    _esm = script("token.js", "reweighting.js", "distribution.js")
     _css = style("distribution.css")
 
     def __init__(self, completion: Completion, choice: int = 0, token: int = 0, vocabulary: int | None = None) -> None:

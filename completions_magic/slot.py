@@ -131,11 +131,11 @@ _ordinals = Ordinals()
 _slots: WeakValueDictionary[str, Slot] = WeakValueDictionary()
 
 
-def script(name: str) -> str:
-    """Return the text of a slot's module: slot.js, and after it the file `name`."""
-    return (STATIC / "slot.js").read_text("utf-8") + (STATIC / name).read_text("utf-8")
+def script(*names: str) -> str:
+    """Return the text of a slot's module: slot.js, and after it these files."""
+    return "".join((STATIC / name).read_text("utf-8") for name in ("slot.js", *names))
 
 
 def style(name: str) -> str:
-    """Return the text of a slot's style sheet."""
-    return (STATIC / name).read_text("utf-8")
+    """Return the text of a slot's style sheet: slot.css, and after it the file `name`."""
+    return "".join((STATIC / part).read_text("utf-8") for part in ("slot.css", name))

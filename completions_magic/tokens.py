@@ -35,7 +35,7 @@ class TokenView(Slot):
     """
 
     kind = "tokens"
-    _esm = script("tokens.js")
+    _esm = script("token.js", "tokens.js")
     _css = style("tokens.css")
 
     def __init__(

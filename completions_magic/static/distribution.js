@@ -7,7 +7,6 @@ const SCALES = [0.1, 0.2, 0.4, 0.6, 0.8, 1]; // what a full bar may stand for
 const PAUSE = 600; // ms of rest after which the summary is spoken
 const BEFORE = 60; // tokens of the text that are shown around the place
 const AFTER = 12;
-const MARKS = { " ": "·", "\n": "↵", "\t": "⇥" };
 const AS_GIVEN = { temperature: 1, top_p: 1, top_k: null, min_p: 0 };
 const HELP = {
   temperature: "0 always takes the likeliest token, 2 is wild",
@@ -16,33 +15,10 @@ const HELP = {
   min_p: "only tokens with at least this part of the likeliest's probability",
 };
 
-function element(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  if (text !== undefined) node.append(text);
-  parent?.append(node);
-  return node;
-}
-
-function button(className, parent, text, onClick) {
-  const node = element("button", `distribution-button ${className}`, parent, text);
-  node.type = "button";
+function press(parent, text, onClick) {
+  const node = button("distribution-button", parent, text);
   node.onclick = onClick;
   return node;
-}
-
-// A token on its own: its blanks are visible, and the bytes of an unfinished character are numbers.
-function putToken(parent, token) {
-  const bytes = /^bytes:((?:\\x[0-9a-f]{2})+)$/i.exec(token);
-  const shown = bytes ? `‹${bytes[1].slice(2).replaceAll("\\x", " ")}›` : token || "‹nothing›";
-  for (const piece of bytes || !token ? [shown] : shown.split(/([ \n\t])/)) {
-    if (bytes || !token || MARKS[piece]) element("span", "distribution-mark", parent, MARKS[piece] ?? piece);
-    else if (piece) parent.append(piece);
-  }
-}
-
-function spoken(token) {
-  return token.trim() || (token.includes("\n") ? "line break" : token ? "blank" : "nothing");
 }
 
 function chance([low, high]) {
@@ -232,9 +208,9 @@ class Place {
     const walk = element("div", "distribution-walk", this.node);
     walk.setAttribute("role", "group");
     walk.setAttribute("aria-label", "place in the text");
-    this.previous = button("", walk, "‹", () => this.go(-1));
+    this.previous = press(walk, "‹", () => this.go(-1));
     this.where = element("span", "distribution-where", walk);
-    this.next = button("", walk, "›", () => this.go(1));
+    this.next = press(walk, "›", () => this.go(1));
     this.previous.setAttribute("aria-label", "previous token");
     this.next.setAttribute("aria-label", "next token");
     this.count = count;
@@ -316,9 +292,9 @@ class View {
       min_p: new Knob(box, "min_p", { high: 1, step: 0.01 }, change),
     };
     const bar = element("div", "distribution-resets", box);
-    this.given = button("", bar, "As the model gave it", () => this.set(AS_GIVEN));
+    this.given = press(bar, "As the model gave it", () => this.set(AS_GIVEN));
     const asked = this.model.get("asked");
-    if (asked) button("", bar, "As it was asked for", () => this.set({ ...AS_GIVEN, ...asked }));
+    if (asked) press(bar, "As it was asked for", () => this.set({ ...AS_GIVEN, ...asked }));
     this.assumed = element("label", "distribution-assumed", box, "vocabulary up to");
     const field = element("input", "distribution-field", this.assumed);
     field.type = "number";

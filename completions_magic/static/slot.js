@@ -5,12 +5,26 @@
 
 const RENDERED = 1000; // ms in which an output that was written anew is in the page
 
+function element(tag, className, parent, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.append(text);
+  parent?.append(node);
+  return node;
+}
+
+function button(className, parent, text) {
+  const node = element("button", className, parent, text);
+  node.type = "button";
+  return node;
+}
+
 // One view and the element that it is in. A view need not care for keys: those pressed in it are no commands for the
 // notebook (Notebook 7 asks the focused element itself, JupyterLab hears what bubbles up), and its text is no formula.
 class Mount {
   constructor(model, show) {
     this.root = document.createElement("div");
-    this.root.className = "mathjax_ignore tex2jax_ignore";
+    this.root.className = "completions-slot mathjax_ignore tex2jax_ignore";
     this.scrolled = new Map();
     this.root.addEventListener("keydown", (event) => event.stopPropagation());
     this.root.addEventListener("scroll", ({ target }) => this.scrolled.set(target, target.scrollTop), true);

@@ -4,22 +4,7 @@
 const SURPRISE = 8; // the negative log-probability at which the tint is full: one in three thousand
 const DWELL = 60; // ms that the pointer rests on a token before it counts, so that it can cross others
 const GLIMPSE = 32; // tokens of a branch that its line in the list may show
-const MARKS = { " ": "·", "\n": "↵", "\t": "⇥" };
 const REASONS = { stop: "complete", length: "max_tokens", error: "failed" };
-
-function element(tag, className, parent) {
-  const node = document.createElement(tag);
-  node.className = className;
-  parent?.append(node);
-  return node;
-}
-
-function button(className, parent, text) {
-  const node = element("button", className, parent);
-  node.type = "button";
-  node.append(text);
-  return node;
-}
 
 function field(className, parent, text) {
   const label = element("label", "tokens-field", parent);
@@ -28,20 +13,6 @@ function field(className, parent, text) {
   input.autocomplete = "off";
   input.spellcheck = false;
   return input;
-}
-
-// A token on its own: its blanks are visible, and the bytes of an unfinished character are numbers.
-function putToken(parent, token) {
-  const bytes = /^bytes:((?:\\x[0-9a-f]{2})+)$/i.exec(token);
-  const shown = bytes ? `‹${bytes[1].slice(2).replaceAll("\\x", " ")}›` : token || "‹nothing›";
-  for (const piece of bytes || !token ? [shown] : shown.split(/([ \n\t])/)) {
-    if (bytes || !token || MARKS[piece]) element("span", "tokens-mark", parent).append(MARKS[piece] ?? piece);
-    else if (piece) parent.append(piece);
-  }
-}
-
-function spoken(token) {
-  return token.trim() || (token.includes("\n") ? "line break" : token ? "blank" : "nothing");
 }
 
 function percent(logprob) {

@@ -17,20 +17,6 @@ function newId() {
   return `${HOME}-${serial}`;
 }
 
-function element(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.append(text);
-  parent?.append(node);
-  return node;
-}
-
-function button(className, parent, text) {
-  const node = element("button", className, parent, text);
-  node.type = "button";
-  return node;
-}
-
 // No landmark: a notebook may hold many panels, and landmarks that are alike help nobody.
 function group(className, parent, name) {
   const node = element("div", className, parent);
