@@ -154,7 +154,7 @@ class Cassette(httpx.BaseTransport):
             )
         if places:
             return CassetteError(f"{start}: its answer was cut when it was recorded; --record new_episodes asks again")
-        last = list(self.tape.requests())[-NEAREST_OF:]
+        last = self.tape.requests(NEAREST_OF)
         near = min(last, key=lambda line: distance(_fields(wanted), _fields(line[1])), default=None)
         if near is None:
             return CassetteError(f"{start}: it is {'empty' if self.tape.path.exists() else 'not there'}")

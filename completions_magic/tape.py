@@ -21,13 +21,13 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from .errors import CassetteError
+from .shelf import Index, Place
 
 log = logging.getLogger("completions_magic")
 
@@ -94,16 +94,6 @@ class _Entry(msgspec.Struct, kw_only=True):
     chunks: msgspec.Raw
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a line stands: its number, its first byte, its length in bytes; and whether its answer was cut."""
-
-    number: int
-    start: int
-    length: int
-    cut: bool
-
-
 def canonical(value: Any) -> str:
     """Return JSON that is the same for the same value: names sorted, no blanks, 1.0 as 1."""
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
@@ -133,7 +123,7 @@ def asked(method: str, path: str, content: bytes) -> Asked:
 
 
 class Tape:
-    """The interactions in a file, by key and call; memory grows with their number, not with their answers.
+    """The interactions in a file, by key and call; memory grows neither with their number nor with their answers.
 
     Lines that cannot be read are in `damaged`, by number; the others are used. Several processes may append.
     Raises CassetteError where the file is none of ours, or cannot be read or written; then nothing is written.
@@ -145,11 +135,11 @@ class Tape:
         self._was_empty: bool | None = None
         self._told: set[str] = set()
         self._played: defaultdict[bytes, set[int]] = defaultdict(set)
+        self._index = Index()
         self._forget()
 
     def _forget(self) -> None:
-        self._places: dict[bytes, dict[int, Place]] = {}
-        self._requests: dict[bytes, Asked] = {}
+        self._index.clear()
         self._lines = 0
         self._read_to = 0
         self._end = b""  # what has been read ends so, unless another program has rewritten the file in its place
@@ -162,7 +152,7 @@ class Tape:
         """How many interactions can be replayed."""
         with self._lock:
             self.refresh()
-            return sum(not place.cut for places in self._places.values() for place in places.values())
+            return self._index.whole
 
     @property
     def was_empty(self) -> bool:
@@ -176,13 +166,13 @@ class Tape:
             if file is not None:
                 self._read_on(file)
             if self._was_empty is None:
-                self._was_empty = not self._places
+                self._was_empty = not self._index
 
     def calls(self, request: Asked) -> dict[int, Place]:
         """Return the places of a request's interactions, by call."""
         with self._lock:
             self.refresh()
-            return dict(self._places.get(request.key, {}))
+            return self._index.places(request.key)
 
     def find(self, request: Asked, call: int) -> Interaction | None:
         """Return the whole interaction that was recorded for this call, or None."""
@@ -190,7 +180,7 @@ class Tape:
             if file is None:
                 return None
             self._read_on(file)
-            place = self._places.get(request.key, {}).get(call)
+            place = self._index.places(request.key).get(call)
             if place is None or place.cut:
                 return None
             found = self._read(file, place)
@@ -217,16 +207,13 @@ class Tape:
         with self._lock:
             self._played.clear()
 
-    def requests(self) -> Iterator[tuple[int, Asked]]:
-        """Yield (line number, request) of what can be replayed."""
-        with self._lock:
-            self.refresh()
-            known = [(list(places.values()), self._requests[key]) for key, places in self._places.items()]
-        for places, request in known:
-            for place in places:
-                if not place.cut:
-                    yield place.number, request
-                    break
+    def requests(self, last: int = 2**31) -> list[tuple[int, Asked]]:
+        """Return (line number, request) of what can be replayed, in the file's order; no more than the `last`."""
+        with self._lock, self._opened(write=False) as file:
+            if file is None:
+                return []
+            self._read_on(file)
+            return [(place.number, self._read(file, place).request) for place in self._index.last(last)]
 
     def add(self, interaction: Interaction, *, again: bool = False) -> Interaction | None:
         """Write an interaction; return the whole one whose place it takes.
@@ -237,7 +224,7 @@ class Tape:
             if file is None:
                 raise CassetteError(f"{self.name} cannot be written")
             self._read_on(file)
-            places = self._places.get(interaction.request.key, {})
+            places = self._index.places(interaction.request.key)
             place = places.get(interaction.call)
             if place is not None and not place.cut:
                 if interaction.cut:
@@ -295,11 +282,11 @@ class Tape:
             self._forget()
             self._identity = identity
         file.seek(self._read_to)
-        with open(file.fileno(), "rb", closefd=False) as buffered:
+        with self._index.together(), open(file.fileno(), "rb", closefd=False) as buffered:
             for line in iter(lambda: buffered.readline(LINE_LIMIT), b""):
                 self._note(line, buffered)
         self._end = _end(file, self._read_to)
-        if self.damaged and not self._places:
+        if self.damaged and not self._index:
             number, problem = next(iter(self.damaged.items()))
             self._forget()
             raise CassetteError(f"{self.name} is none: line {number} {problem}; nothing was written")
@@ -333,14 +320,7 @@ class Tape:
         if problem is not None:
             self.damaged[self._lines] = problem
         elif entry is not None:
-            self._file_under(entry, Place(self._lines, start, length, entry.cut))
-
-    def _file_under(self, entry: _Entry, place: Place) -> None:
-        places = self._places.setdefault(entry.request.key, {})
-        self._requests[entry.request.key] = entry.request
-        known = places.get(entry.call)
-        if known is None or known.cut or not place.cut:
-            places[entry.call] = place
+            self._index.put(entry.request.key, entry.call, Place(self._lines, start, length, entry.cut))
 
     def _read(self, file: BinaryIO, place: Place) -> Interaction:
         file.seek(place.start)
