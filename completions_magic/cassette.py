@@ -137,10 +137,25 @@ class Cassette(httpx.BaseTransport):
                 self._transport = self._transport()
             return self._transport
 
+    def asks(self, wanted: Asked, call: int) -> bool:
+        """Say whether this call would be asked: neither replayed nor refused."""
+        place = None if self.record == "all" else self.tape.calls(wanted).get(call)
+        return self._may_ask and (place is None or place.cut)
+
+    def keep(self, interaction: Interaction) -> None:
+        """Write an interaction, and note how it differs from the one whose place it takes."""
+        old = self.tape.add(interaction, again=self.record == "all")
+        if old is not None and old.text != interaction.text:
+            self.changes.append(Change("\n".join(old.text), "\n".join(interaction.text)))
+
     def _check_may_ask(self, wanted: Asked, call: int) -> None:
         """Raise CassetteError, which says what is recorded instead, where the mode lets nothing be asked."""
-        if self.record == "none" or (self.record == "once" and not self.tape.was_empty):
+        if not self._may_ask:
             raise self._not_recorded(wanted, call)
+
+    @property
+    def _may_ask(self) -> bool:
+        return self.record in ("all", "new_episodes") or (self.record == "once" and self.tape.was_empty)
 
     def _not_recorded(self, wanted: Asked, call: int) -> CassetteError:
         start = f"{self.tape.name} does not hold this request (record mode {self.record})"
@@ -221,9 +236,7 @@ class _Take:
         if self.key is not None and _shows(self.key, interaction):
             log.warning("%s: the key is in the request or in its answer, so neither is recorded", tape.name)
             return
-        old = tape.add(interaction, again=self._cassette.record == "all")
-        if old is not None and old.text != interaction.text:
-            self._cassette.changes.append(Change("\n".join(old.text), "\n".join(interaction.text)))
+        self._cassette.keep(interaction)
 
 
 class _Answer(httpx.Response):

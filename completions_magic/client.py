@@ -37,6 +37,8 @@ from .schema import Completion, CompletionRequest, Growing, Model, read_models
 from .transport import Watch
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from .batch import Batch
 
 log = logging.getLogger("completions_magic")
@@ -138,6 +140,15 @@ class Client:
             pace=pace,
         )
 
+    def asks(self, request: CompletionRequest, sample: int) -> bool:
+        """Say whether the endpoint would be asked, rather than the cassette."""
+        return self.endpoint.asks(request.encode(), sample)
+
+    @property
+    def pace(self) -> Pace | None:
+        """What all clients share that are to ask no faster together."""
+        return self.endpoint.pace
+
     @property
     def name(self) -> str:
         """What errors and views call the endpoint."""
@@ -189,22 +200,29 @@ class Client:
         prompts: object,
         *,
         concurrency: int = 8,
+        pack: int = 1,
         pace: Pace | None = None,
+        executor: Executor | None = None,
         model: str | None = None,
         **parameters: Any,
     ) -> Batch:
         """Return the completions of many prompts, in their order, asked for several at a time.
 
-        `prompts` is a list, a series or any iterable of prompts, and `pace` bounds requests a second and what is
-        spent. A prompt that fails has its error in its row. Raises ConfigurationError for what cannot be sent.
+        `prompts` is a list, a series or any iterable of prompts; `pack` of them travel as one request, and `pace`
+        bounds requests a second and what is spent. `executor`, any concurrent.futures.Executor, asks elsewhere:
+        chunks of prompts go to its workers, which read their key from their own environment, and `concurrency` of
+        a chunk are asked at a time. A prompt that fails has its error in its row. With a cassette and an iterator
+        the rows are kept on disk. Raises ConfigurationError for what cannot be sent.
         """
-        from .batch import Asking
         from .rows import ROW, read_rows
+        from .spread import spread_or_ask
 
         def request(columns: Mapping[str, Any]) -> CompletionRequest:
             return self.request(columns[ROW], model=model, **parameters)
 
-        return Asking(read_rows(prompts), request, self, concurrency=concurrency, pace=pace).run()
+        return spread_or_ask(
+            read_rows(prompts), request, self, concurrency=concurrency, pack=pack, pace=pace, executor=executor
+        ).run()
 
     def models(self) -> list[Model]:
         """Return the models that the endpoint lists. Raises CompletionsError in one of its kinds."""

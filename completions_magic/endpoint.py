@@ -35,6 +35,7 @@ from .errors import (
 from .key import ApiKey
 from .pace import Pace, Paced, asked_wait
 from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
+from .tape import asked
 from .transport import Watch, WatchedTransport
 
 ERROR_BODY_LIMIT = 64 * 2**10
@@ -78,7 +79,7 @@ class Endpoint:
             _guard_logs()
         self.transport = transport
         self._cassette = cassette
-        self._pace = pace
+        self.pace = pace
         self._http: httpx.Client | None = None
         self._lock = threading.Lock()
 
@@ -115,7 +116,7 @@ class Endpoint:
 
     def _paced(self) -> httpx.BaseTransport:
         """Return what really asks, at its pace."""
-        return self._live() if self._pace is None else Paced(self._live(), self._pace)
+        return self._live() if self.pace is None else Paced(self._live(), self.pace)
 
     def _live(self) -> httpx.BaseTransport:
         """Return what really asks, at any pace."""
@@ -157,6 +158,11 @@ class Endpoint:
                 raise self._refusal(response)
         finally:
             response.close()
+
+    def asks(self, body: bytes, sample: int) -> bool:
+        """Say whether a completion would be asked of the endpoint, rather than replayed or refused by the cassette."""
+        path = httpx.URL(self._url("/completions")).raw_path.decode("ascii")
+        return self._cassette is None or self._cassette.asks(asked("POST", path, body), sample)
 
     def pieces(self, response: httpx.Response, watch: Watch) -> Iterator[bytes]:
         """Yield the body of `response` as it comes; raise where it is cut or nothing comes while `watch` waits."""

@@ -18,10 +18,11 @@ CompletionsError
 │   ├── NotFoundError           kind "not_found"     404
 │   ├── RateLimitError          kind "rate_limit"    429
 │   └── ServerError             kind "server"        408, 409, 5xx
-└── StreamError                 kind "protocol"      cut or broken transfer
-    ├── DecodeError             kind "decode"        not what the API promises
-    ├── TooLargeError           kind "too_large"
-    └── AnswerError             kind "api"           an error inside a 200
+├── StreamError                 kind "protocol"      cut or broken transfer
+│   ├── DecodeError             kind "decode"        not what the API promises
+│   ├── TooLargeError           kind "too_large"
+│   └── AnswerError             kind "api"           an error inside a 200
+└── WorkerError                 kind "worker"        an executor has lost the worker that asked
 
 Interrupted (a KeyboardInterrupt)                    kind "interrupted"
 """
@@ -57,7 +58,7 @@ class CompletionsError(Exception):
     `partial` is the Completion received so far, or None; `status` the HTTP status, or None; `request_id`
     the server's name for the request, or None; `endpoint` the profile's name or base URL, or None; `kind`
     one of: config, connect, tls, timeout, redirect, protocol, decode, too_large, api, bad_request, auth,
-    permission, not_found, rate_limit, server, status.
+    permission, not_found, rate_limit, server, status, worker.
     """
 
     default_kind: ClassVar[str] = "config"
@@ -204,6 +205,12 @@ class AnswerError(StreamError):
     """The answer began as a success and holds an error."""
 
     default_kind = "api"
+
+
+class WorkerError(CompletionsError):
+    """An executor has lost the worker that was to ask, again and again, or is of no use any more."""
+
+    default_kind = "worker"
 
 
 class Interrupted(KeyboardInterrupt):

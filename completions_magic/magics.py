@@ -8,16 +8,18 @@ import re
 import sys
 import threading
 import time
-from collections import ChainMap, Counter, deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
+from .asking import WORKERS, Asking
 from .audience import is_watched
-from .batch import WORKERS, Asking, check_batch
 from .binding import check_name, check_pattern, convert, extract
 from .cassette import Cassette
 from .client import Client, Stream
@@ -33,7 +35,8 @@ from .errors import (
 )
 from .grid import points
 from .inert import inert, one_line
-from .options import Options, help_text, parse
+from .lazy import RowPrompt, complete_lazily, is_lazy
+from .options import Options, check_together, help_text, parse
 from .pace import Pace
 from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profiles, trust
 from .progress import Progress
@@ -41,6 +44,7 @@ from .prompt import render
 from .record import provenance, record
 from .rows import read_rows
 from .schema import Completion, CompletionRequest
+from .spread import spread_or_ask
 from .sweep import CONCURRENCY, Board, Point, Sweep, at_point, check_sweep
 from .tape import Tape
 from .verdict import Answered, Verdict, judge
@@ -67,6 +71,15 @@ class Run:
     request: CompletionRequest
     completion: Completion
     failure: BaseException | None
+
+
+def _variable(flag: str, named: Any, seen: Mapping[str, Any]) -> Any:
+    """Return the variable that an option names, or what it was given as $name."""
+    if not isinstance(named, str):
+        return named
+    if named not in seen:
+        raise OptionError(f"{flag} takes a variable's name, and there is no {named!r}{nearest(named, seen)}")
+    return seen[named]
 
 
 @dataclass
@@ -179,6 +192,8 @@ class Session:
         chosen = [flag for flag, is_chosen in ways.items() if is_chosen]
         if len(chosen) > 1:
             raise OptionError(f"{chosen[0]} and {chosen[1]} do not go together")
+        way = chosen[0] if chosen and chosen[0] != "--tune" else ""
+        check_together(options, way)
         if not chosen or (options.dry_run and options.tune):
             return None
         return {"-i": self._batch, "--sweep": self._sweep, "--tune": self._tune}[chosen[0]]
@@ -358,27 +373,30 @@ class Session:
 
     def _batch(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
         """Ask for every row of a variable, several at a time; bind and return the Batch."""
-        check_batch(options)
-        source = options.inputs
-        if isinstance(source, str):
-            if source not in seen:
-                raise OptionError(f"-i takes a variable's name, and there is no {source!r}{nearest(source, seen)}")
-            source = seen[source]
-        rows = read_rows(source)
+        source = _variable("-i", options.inputs, seen)
         if options.out is not None:
             check_name(options.out, seen)
         client = self._client(options)
-        parameters = self._parameters(options, client)
-        body, names = body if body.strip() else "{{ row }}", dict(seen)
+        row = RowPrompt.of(body, seen, self._parameters(options, client), raw=options.raw)
+        if is_lazy(source):
+            value: Any = complete_lazily(source, row, client, concurrency=options.concurrency or WORKERS, given=options)
+            if options.out is not None:
+                self.shell.user_ns[options.out] = value
+            return None if options.quiet and whole_cell else value
+        asking = spread_or_ask(
+            read_rows(source),
+            partial(row.request, client),
+            client,
+            executor=_variable("--executor", options.executor, seen),
+            concurrency=options.concurrency or WORKERS,
+            pack=options.pack or 1,
+            pace=Pace(max_rps=options.max_rps, **(options.budget or {})),
+        )
+        return self._ask_rows(asking, options, client, whole_cell=whole_cell)
 
-        def request(columns: Mapping[str, Any]) -> CompletionRequest:
-            prompt, suffix = self._prompt(options, body, ChainMap(dict(columns), names))
-            return client.request(prompt, **({} if suffix is None else {"suffix": suffix}), **parameters)
-
-        pace = Pace(max_rps=options.max_rps, **(options.budget or {}))
+    def _ask_rows(self, asking: Asking, options: Options, client: Client, *, whole_cell: bool) -> Any:
         kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
-        asking = Asking(rows, request, client, concurrency=options.concurrency or WORKERS, pace=pace)
-        progress = Progress(rows.count, kind, asking.stop)
+        progress = Progress(asking.count, kind, asking.stop)
         self._views.append(progress)
         try:
             with progress:
@@ -387,13 +405,13 @@ class Session:
             value = asking.batch.to_frame() if options.form == "frame" else asking.batch
             if options.out is not None:
                 self.shell.user_ns[options.out] = value
-        for row in asking.batch.rows[:1]:
+        for row in islice(asking.batch, 1):
             # One stands for all in the history, which would hold nothing else.
-            if row.completion is not None:
-                self.note(Task(options, row.completion.request or request(row.columns), client, {}), row.completion)
-        failed = asking.batch.failures
-        if failed and len(failed) == len(asking.batch):
-            raise failed[0].error or OptionError("every row failed")
+            if row.completion is not None and row.completion.request is not None:
+                self.note(Task(options, row.completion.request, client, {}), row.completion)
+        first = next(iter(asking.batch), None)
+        if first is not None and first.error is not None and all(row.error is not None for row in asking.batch):
+            raise first.error
         return None if options.quiet and whole_cell else value
 
     def since(self, number: int) -> list[Run]:

@@ -70,6 +70,8 @@ OPTIONS: tuple[Option, ...] = (
         ("--sweep",), "sweep", "NAME=VALUES", "tuning", "ask for each of a,b,c or low:high:count; a grid", repeats=True
     ),
     Option(("--concurrency",), "concurrency", "K", "tuning", "how many requests of a sweep, or of rows, at once"),
+    Option(("--pack",), "pack", "K", "tuning", "send K rows as the prompts of one request"),
+    Option(("--executor",), "executor", "NAME", "tuning", "ask from the workers of this concurrent.futures.Executor"),
     Option(("--max-rps",), "max_rps", "X", "tuning", "most requests a second"),
     Option(("--budget",), "budget", "tokens=N", "tuning", "stop asking for rows when so much is spent; or requests=N"),
     Option(
@@ -112,6 +114,8 @@ class Options:
     view: str | None = None
     tune: bool = False
     inputs: Any = None
+    pack: int | None = None
+    executor: Any = None
     max_rps: float | None = None
     budget: dict[str, int] | None = None
     sweep: list[Axis] | None = None
@@ -260,7 +264,7 @@ def _store(options: Options, option: Option, word: Word | None, names: Mapping[s
         if name == "stop" and "stop" in options.parameters:
             value = [*_listed(options.parameters["stop"]), *_listed(_converted(flag, name, value))]
         options.parameters[name] = _converted(flag, name, value)
-    elif name in ("inputs", "prompt"):
+    elif name in ("inputs", "prompt", "executor"):
         setattr(options, name, _prompt(value) if literal and name == "prompt" else value)
     elif name in NUMBERS:
         setattr(options, name, _number(flag, value, least=NUMBERS[name]))
@@ -335,6 +339,29 @@ def _store_budget(options: Options, budget: Word, names: Mapping[str, Any]) -> N
     options.budget = {match[1]: int(match[2])}
 
 
+ONLY_MANY = {"concurrency": "-i or --sweep", "pack": "-i", "executor": "-i", "max_rps": "-i", "budget": "-i"}
+ONLY_ONE = ("background", "dry_run", "extract", "sample")
+
+
+def check_together(options: Options, way: str) -> None:
+    """Raise OptionError where an option would do nothing: `way` is `-i`, `--sweep`, or empty for one completion."""
+    for name, ways in ONLY_MANY.items():
+        if getattr(options, name) is not None and way not in ways.split(" or "):
+            raise OptionError(f"{_flag(name)} is for many completions: it goes with {ways}")
+    if not way:
+        return
+    for name in (*ONLY_ONE, *(["prompt"] if way == "-i" else [])):
+        if getattr(options, name) not in (None, False):
+            raise OptionError(f"{_flag(name)} is for one completion: it does not go with {way}")
+    if options.form not in (None, "completion", "frame"):
+        bound = {"-i": "a Batch", "--sweep": "a Sweep"}[way]
+        raise OptionError(f"{way} binds {bound}, or with --as frame its frame, not {options.form}")
+
+
+def _flag(name: str) -> str:
+    return next(option.flags[-1] for option in OPTIONS if option.name == name)
+
+
 PAIRS: dict[str, Callable[[Options, Word, Mapping[str, Any]], None]] = {
     "p": _store_field,
     "sweep": _store_axis,
@@ -359,7 +386,14 @@ def _prompt(text: str) -> Any:
     return listed if isinstance(listed, list) else text
 
 
-NUMBERS: dict[str, int | None] = {"timeout": None, "max_rps": None, "retries": 0, "sample": 1, "concurrency": 1}
+NUMBERS: dict[str, int | None] = {
+    "timeout": None,
+    "max_rps": None,
+    "retries": 0,
+    "sample": 1,
+    "concurrency": 1,
+    "pack": 1,
+}
 """Options that take a whole number from this one on, or, with None, any above 0."""
 
 

@@ -6,13 +6,16 @@ import contextlib
 import email.utils
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
-from typing import Any
+from collections.abc import Callable, Collection
+from concurrent.futures import ALL_COMPLETED, Future, wait
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from .errors import BudgetError
+
+if TYPE_CHECKING:
+    from concurrent.futures._base import DoneAndNotDoneFutures
 
 HEAR_SECONDS = 0.1
 LONGEST_HOLD = 60.0
@@ -30,6 +33,7 @@ class Pace:
         self.tokens = 0
         self.requests = 0
         self.stopped = threading.Event()
+        self.max_rps = max_rps
         self._gap = 0.0 if max_rps is None else 1 / max_rps
         self._most_tokens = tokens
         self._most_requests = requests
@@ -40,6 +44,12 @@ class Pace:
         """Let nobody ask for so long: the endpoint wants a rest."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
+
+    @property
+    def rest(self) -> float:
+        """How many seconds nobody may ask from now on."""
+        with self._lock:
+            return max(0.0, self._next - time.monotonic())
 
     def turn(self) -> None:
         """Wait until the next request may go, raise BudgetError where none may, or once `stopped` is set."""
@@ -52,9 +62,9 @@ class Pace:
             with self._lock:
                 left = self._next - time.monotonic()
                 if left <= 0:
-                    self._next = max(self._next, time.monotonic() - self._gap) + self._gap
+                    self._next = max(self._next, time.monotonic()) + self._gap
                     return
-            self.stopped.wait(left)
+            self.stopped.wait(min(left, HEAR_SECONDS))
         raise BudgetError("stopped before it was asked")
 
     def spend(self, tokens: int) -> None:
@@ -63,11 +73,23 @@ class Pace:
             self.tokens += tokens
 
 
-def wait_all(futures: Sequence[Future[Any]]) -> None:
-    """Wait until all `futures` are done; an interrupt is heard at once."""
+def wait_all(futures: Collection[Future[Any]], stop: Callable[[], object]) -> bool:
+    """Wait until all `futures` are done; the first interrupt calls `stop`. Return whether there was one."""
+    try:
+        while wait_some(futures, ALL_COMPLETED).not_done:
+            pass
+    except KeyboardInterrupt:
+        stop()
+        while wait_some(futures, ALL_COMPLETED).not_done:
+            pass
+        return True
+    return False
+
+
+def wait_some(futures: Collection[Future[Any]], what: str) -> DoneAndNotDoneFutures[Any]:
+    """Wait for a moment, or until `what` of concurrent.futures.wait is so; an interrupt is heard at once."""
     # Libraries such as polars set a signal handler that restarts what it interrupts: a wait without end goes on.
-    while wait(futures, timeout=HEAR_SECONDS).not_done:
-        pass
+    return wait(futures, timeout=HEAR_SECONDS, return_when=what)
 
 
 class Paced(httpx.BaseTransport):

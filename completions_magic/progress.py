@@ -64,11 +64,10 @@ class Progress:
 
     def add(self, row: Row) -> None:
         """Count a row that has ended."""
-        usage = row.completion.usage if row.completion is not None else None
         with self._lock:
             self._done += 1
             self._failed += row.error is not None
-            self._tokens += usage.total_tokens if usage is not None else 0
+            self._tokens += row.tokens
 
     def __str__(self) -> str:
         """Return one line: `1,204 of 10,000 rows · 41/s · 3 min left · 7 failed · 130,000 tokens`."""

@@ -39,6 +39,11 @@ def render(body: str, names: Mapping[str, Any], *, raw: bool = False) -> tuple[s
     return texts[0], texts[1] if len(texts) == 2 else None
 
 
+def names_in(body: str) -> set[str]:
+    """Return the names that a body asks for."""
+    return {re.match(_NAME, match[1])[0] for match in PATH.finditer(body)} - {FILL}  # type: ignore[index]  # as below
+
+
 def _look_up(path: str, names: Mapping[str, Any]) -> Any:
     name = re.match(_NAME, path)[0]  # type: ignore[index]  # PATH has matched: a path begins with a name
     _check_public(name, path)

@@ -69,7 +69,7 @@ class Index:
     def places(self, key: bytes) -> dict[int, Place]:
         """Return the places of a request, by call."""
         found = self._database.execute("SELECT call, number, start, length, cut FROM place WHERE key = ?", (key,))
-        return {call: Place(*where, bool(cut)) for call, *where, cut in found}
+        return {call: Place(number, start, length, bool(cut)) for call, number, start, length, cut in found}
 
     def last(self, most: int) -> list[Place]:
         """Return the places of the last requests of which an answer is whole, in the file's order."""
@@ -77,7 +77,7 @@ class Index:
             "SELECT MIN(number), start, length, cut FROM place WHERE NOT cut GROUP BY key ORDER BY 1 DESC LIMIT ?",
             (most,),
         )
-        return [Place(*where, bool(cut)) for *where, cut in found][::-1]
+        return [Place(number, start, length, bool(cut)) for number, start, length, cut in found][::-1]
 
     def put(self, key: bytes, call: int, place: Place) -> None:
         """Keep a place; what is whole is not replaced by what was cut."""

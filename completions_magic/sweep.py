@@ -197,22 +197,11 @@ def _cell(point: Point) -> str:
 
 
 def check_sweep(options: Options) -> None:
-    """Raise OptionError where an option and --sweep do not go together."""
+    """Raise OptionError where a parameter is both set and swept."""
     axes = {axis.name for axis in options.sweep or []}
     twice = axes & {*options.parameters, *(name for name in ENDPOINTS if getattr(options, name) is not None)}
     if twice:
         raise OptionError(f"{min(twice)} is both set and swept: leave one out")
-    if options.form not in (None, "completion", "frame"):
-        raise OptionError(f"--sweep binds a Sweep, or with --as frame its frame, not {options.form}")
-    given = {
-        "--bg": options.background,
-        "--dry-run": options.dry_run,
-        "--extract": options.extract,
-        "--sample": options.sample,
-    }
-    alone = [flag for flag, value in given.items() if value]
-    if alone:
-        raise OptionError(f"{alone[0]} is for one completion: it does not go with --sweep")
 
 
 def at_point(options: Options, settings: Mapping[str, Any]) -> Options:
@@ -255,16 +244,15 @@ class Board:
         """Ask until all points have ended; raise Interrupted, with what came kept, when the person interrupts."""
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="completions-sweep") as pool:
             asked = [pool.submit(self._ask, place, show) for place in range(len(self._points))]
-            try:
-                wait_all(asked)
-            except KeyboardInterrupt:
-                self._reason = "interrupted"
-                self.stop()
-                wait_all(asked)
+            interrupted = wait_all(asked, self._interrupt)
         for done in asked:
             done.result()
-        if self._reason == "interrupted":
+        if interrupted:
             raise Interrupted
+
+    def _interrupt(self) -> None:
+        self._reason = "interrupted"
+        self.stop()
 
     def stop(self) -> None:
         """End what is being asked, and ask nothing more."""

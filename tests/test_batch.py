@@ -24,9 +24,14 @@ FRAME = pd.DataFrame({"country": ["France", "Japan", "Egypt"], "year": [1, 2, 3]
 
 
 class Echo(ScriptedServer):
-    """Answers every request with its own prompt, after `refusals` of its first ones; counts what it hears."""
+    """Answers every request with its own prompt, after `refusals` of its first ones; counts what it hears.
+
+    `on_request` has functions by the number of the request, from 1; they are called before its answer.
+    """
 
     def __init__(self, refusals=0, retry_after="0", latency=0.0):
+        self.on_request = {}
+        self.counting = threading.Lock()
         self.refusals = refusals
         self.latency = latency
         self.retry_after = retry_after
@@ -36,9 +41,13 @@ class Echo(ScriptedServer):
     def _talk(self, connection):
         with contextlib.suppress(OSError), connection:
             while (heard := self._read(connection)) is not None:
-                self.times.append(time.monotonic())
-                self.heard.append(heard)
-                if len(self.heard) <= self.refusals:
+                with self.counting:
+                    self.times.append(time.monotonic())
+                    self.heard.append(heard)
+                    number = len(self.heard)
+                if number in self.on_request:
+                    self.on_request[number]()
+                if number <= self.refusals:
                     headers = f"Retry-After: {self.retry_after}\r\n"
                     connection.sendall(answer({"error": {"message": "slow"}}, status="429 Slow", headers=headers))
                     continue
@@ -51,9 +60,15 @@ def echoed(asked):
     prompt = asked["prompt"]
     if "fail" in prompt:
         return answer({"error": {"message": f"no {prompt}"}}, status="400 Bad Request")
-    choices = [{"text": f"<{prompt}>", "index": number, "finish_reason": "stop"} for number in range(asked.get("n", 1))]
+    texts = [text for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(asked.get("n", 1))]
+    choices = [{"text": f"<{text}>", "index": number, "finish_reason": "stop"} for number, text in enumerate(texts)]
     usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
     return answer({"model": "m", "choices": choices, "usage": usage})
+
+
+def interrupt():
+    """Interrupt the cell that runs, as a person does."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 @pytest.fixture
@@ -131,6 +146,44 @@ def test_what_does_not_go_with_rows_is_said_before_anything_is_sent(cells, echo,
     assert echo.heard == []
 
 
+def test_rows_travel_packed(cells, echo):
+    """With --pack the prompts of several rows are one request; each row gets its own choices, the first the usage."""
+    cells.names["rows"] = list("abcde")
+    batch = ask(cells, echo, "-i rows --pack 2 -n 2 --concurrency 1")
+    assert [heard.json["prompt"] for heard in echo.heard] == [["Hi a", "Hi b"], ["Hi c", "Hi d"], "Hi e"]
+    assert [row.completion.texts for row in batch] == [[f"<Hi {letter}>"] * 2 for letter in "abcde"]
+    assert [choice.index for row in batch for choice in row.completion.choices] == [0, 1] * 5
+    assert [row.tokens for row in batch] == [5, 0, 5, 0, 5]
+    assert "15 tokens" in batch.plain()
+
+
+def test_a_pack_that_fails_fails_its_rows_alone(cells, echo):
+    """A refusal is every packed row's error; a prompt that cannot be made leaves the others of its pack."""
+    cells.names["rows"] = [{"x": "a"}, {"y": "b"}, {"x": ["fail"]}, {"x": "c"}]
+    batch = ask(cells, echo, "-i rows --pack 4", "{{ x }}")
+    assert [heard.json["prompt"] for heard in echo.heard] == [["a", "['fail']", "c"]]
+    assert [type(row.error).__name__ for row in batch] == ["NoneType", "PromptError", "NoneType", "NoneType"]
+
+
+def test_an_endpoint_that_answers_one_of_many_prompts_is_told_from_one_that_answers_all(cells):
+    """Rows that an endpoint has dropped from a pack have an error with the next step, and no other row's text."""
+    one = answer({"choices": [{"text": "x", "index": 0, "finish_reason": "stop"}]})
+    server = ScriptedServer([one])
+    cells.names["rows"] = list("ab")
+    batch = ask(cells, server, "-i rows --pack 2")
+    server.close()
+    assert batch.texts == ["x", None]
+    assert "leave out --pack" in str(batch[1].error)
+
+
+def test_a_hole_in_each_row_cannot_be_packed(cells, echo):
+    """A request has one suffix: rows with their own are refused before they are sent."""
+    cells.names["rows"] = list("ab")
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows --pack 2\na {{{{fill}}}} {{{{ row }}}}")
+    assert "--pack sends one suffix" in str(result.error_in_exec)
+    assert echo.heard == []
+
+
 def test_a_frame_comes_back_as_a_frame(cells, echo):
     """The input's index and columns, then text, finish_reason, usage and error; names that clash are told apart."""
     cells.names["source"] = FRAME.rename(columns={"year": "text"})
@@ -204,13 +257,7 @@ def test_a_spent_budget_ends_the_batch_with_what_is_done(cells, echo, budget, mo
 def test_who_waits_for_a_turn_asks_nothing_more_after_stop(cells, echo):
     """Stop in the middle of a slow pace: the workers that wait give up instead of asking at once."""
     cells.names["rows"] = [str(number) for number in range(100)]
-
-    def interrupt():
-        while len(echo.heard) < 3:
-            time.sleep(0.001)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
+    echo.on_request[3] = interrupt
     cells.run(f"%%complete -m m --base-url {echo.base_url} -i $rows -o batch --max-rps 5\n{{{{ row }}}}")
     assert len(echo.heard) <= 4
     assert "not done: interrupted" in cells.names["batch"].plain()
@@ -259,9 +306,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(echo, tmp_path):
             cwd=tmp_path,
             env=environment,
         )
-        while driver.poll() is None and len(echo.heard) < kill_at:
-            time.sleep(0.002)
-        driver.send_signal(signal.SIGKILL)
+        echo.on_request = {kill_at: driver.kill}
         out, _ = driver.communicate()
         again = finished & {heard.json["prompt"] for heard in echo.heard[len(echo.heard) :]}
         assert not again
@@ -279,13 +324,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(echo, tmp_path):
 def test_an_interrupt_keeps_what_is_done(cells, echo):
     """What had come is bound, the rest is marked as not done, and the cell ends as interrupted."""
     cells.names["rows"] = [str(number) for number in range(1000)]
-
-    def interrupt():
-        while len(echo.heard) < 30:
-            time.sleep(0.001)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
+    echo.on_request[30] = interrupt
     line = f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --max-rps 300\n{{{{ row }}}}"
     result = cells.run(line)
     assert isinstance(result.error_in_exec, Interrupted)

@@ -1,0 +1,227 @@
+"""Many prompts at work: rows become requests, several of them under way at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from .batch import Batch, Row
+from .client import Client, Stream
+from .errors import BudgetError, CompletionsError, Interrupted, OptionError, StreamError
+from .pace import Pace, wait_all
+from .rows import Rows
+from .schema import Choice, Completion, CompletionRequest, check_prompt
+from .shelf import Shelf, Tally
+
+WORKERS = 8
+Request = Callable[[Mapping[str, Any]], CompletionRequest]
+
+
+@dataclass
+class Question:
+    """A request and the rows that it is for, by their numbers; `sample` says which recording is its own."""
+
+    rows: dict[int, Row]
+    request: CompletionRequest
+    sample: int | None = None
+
+    def settle(self, completion: Completion, error: CompletionsError | None) -> None:
+        """Give each row its part of the answer; the first of several has the usage of all."""
+        if len(self.rows) == 1:
+            for row in self.rows.values():
+                self._settle(row, completion, error)
+            return
+        each = self.request.choices // len(self.rows)
+        for place, row in enumerate(self.rows.values()):
+            part = _part(completion, place * each, each)
+            self._settle(row, part, None if part.finished else error)
+
+    def _settle(self, row: Row, completion: Completion, error: CompletionsError | None) -> None:
+        row.error = error
+        if completion.finished or any(completion.texts):
+            row.completion = completion
+
+
+def _part(completion: Completion, first: int, count: int) -> Completion:
+    choices = [
+        Choice(choice.text, choice.index - first, choice.finish_reason, choice.logprobs, choice.extra)
+        for choice in completion.choices
+        if first <= choice.index < first + count
+    ]
+    return msgspec.structs.replace(completion, choices=choices, usage=None if first else completion.usage)
+
+
+class Asking:
+    """The rows of a batch at work, `concurrency` at a time, each worker with a connection of its own.
+
+    `request` makes a row's request; `pack` rows go as the prompts of one. `stop` ends it all, from any thread; what
+    was under way is kept as far as it came. With rows of unknown number and a cassette, memory is bounded.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        request: Request,
+        client: Client,
+        *,
+        concurrency: int = WORKERS,
+        pack: int = 1,
+        pace: Pace | None = None,
+    ) -> None:
+        on_disk = rows.count is None and client.cassette is not None
+        self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [])
+        self.pace = pace or Pace()
+        self._rows = rows
+        self._request = request
+        self._client = client
+        self._concurrency = concurrency
+        self._pack = pack
+        self._asked = None if client.cassette is None else Tally()
+        self._open: set[Stream] = set()
+        self._lock = threading.Lock()
+        self._reason = "stopped"
+        self._on_end: Callable[[Row], object] = id
+
+    @property
+    def count(self) -> int | None:
+        """How many rows there are, where that is known."""
+        return self._rows.count
+
+    def run(self, on_end: Callable[[Row], object] = id) -> Batch:
+        """Ask until every row has ended or the budget is spent; raise Interrupted when the person interrupts.
+
+        `on_end` hears of every row that has ended, from any thread.
+        """
+        self._on_end = on_end
+        interrupted = self._ask_all()
+        if self._rows.count is not None:
+            # What was not asked is in the frame all the same.
+            for label, columns in self._rows.rows:
+                self.batch.rows.append(Row(label, columns))
+        if self.pace.stopped.is_set():
+            self.batch.ended = self._reason
+        if interrupted:
+            raise Interrupted
+        return self.batch
+
+    def stop(self) -> None:
+        """End what is being asked, and ask nothing more."""
+        self.pace.stopped.set()
+        with self._lock:
+            streams = list(self._open)
+        for stream in streams:
+            stream.stop()
+
+    def _interrupt(self) -> None:
+        self._reason = "interrupted"
+        self.stop()
+
+    def _ask_all(self) -> bool:
+        """Ask until all is done or stopped; say whether the person has interrupted."""
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="completions-batch") as pool:
+            workers = [pool.submit(copy_context().run, self._work) for _ in range(self._concurrency)]
+            interrupted = wait_all(workers, self._interrupt)
+        for worker in workers:
+            worker.result()
+        return interrupted
+
+    def _work(self) -> None:
+        with self._client.paced(self.pace) as client:
+            while not self.pace.stopped.is_set():
+                question = self._draw()
+                if question is None:
+                    return
+                self._read(question, client.send(question.request, sample=question.sample))
+
+    def _draw(self) -> Question | None:
+        """Return the next request, or None at the end; rows whose prompt cannot be made have ended."""
+        while True:
+            with self._lock:
+                first = len(self.batch.rows)
+                rows = [Row(label, columns) for label, columns in islice(self._rows.rows, self._pack)]
+                for row in rows:
+                    self.batch.rows.append(row)
+                question = self._question(dict(enumerate(rows, first)))
+            self._end({number: row for number, row in enumerate(rows, first) if row.error is not None})
+            if question is not None or not rows:
+                return question
+
+    def _question(self, rows: Mapping[int, Row]) -> Question | None:
+        """Return the request of these rows; its ordinal among equal requests says which recording is its own."""
+        requests: dict[int, CompletionRequest] = {}
+        for number, row in rows.items():
+            try:
+                request = self._request(row.columns)
+                request.encode()
+            except CompletionsError as error:
+                row.error = error
+            else:
+                requests[number] = request
+        if not requests:
+            return None
+        request = packed(list(requests.values()))
+        ordinal = None if self._asked is None else self._asked.add(hashlib.sha256(request.encode()).digest())
+        return Question({number: rows[number] for number in requests}, request, ordinal)
+
+    def _read(self, question: Question, stream: Stream) -> None:
+        failure: CompletionsError | None = None
+        with self._lock:
+            self._open.add(stream)
+        if self.pace.stopped.is_set():
+            stream.stop()
+        try:
+            for _ in stream:
+                pass
+        except BudgetError as error:
+            self._spent(error)
+        except CompletionsError as error:
+            failure = error
+        ended = self._reason if stream.stopped else None if failure is None else "error"
+        completion = stream.ended(ended)
+        if completion.usage is not None and not stream.replayed:
+            self.pace.spend(completion.usage.total_tokens)
+        with self._lock:
+            self._open.discard(stream)
+        self._settle(question, completion, failure)
+
+    def _spent(self, _error: BudgetError) -> None:
+        if not self.pace.stopped.is_set():
+            self._reason = "the budget is spent"
+        self.pace.stopped.set()
+
+    def _settle(self, question: Question, completion: Completion, failure: CompletionsError | None) -> None:
+        """Give the rows of a request what came of it."""
+        question.settle(completion, failure)
+        answered = {choice.index for choice in completion.choices}
+        if failure is None and completion.finished and len(answered) < question.request.choices:
+            for row in question.rows.values():
+                if row.completion is None:
+                    row.error = StreamError(
+                        f"{self._client.name} answered {len(answered)} of {len(question.rows)} prompts in one request: "
+                        "leave out --pack",
+                        endpoint=self._client.name,
+                    )
+        self._end(question.rows)
+
+    def _end(self, rows: Mapping[int, Row]) -> None:
+        for number, row in rows.items():
+            self.batch.rows[number] = row
+            self._on_end(row)
+
+
+def packed(requests: Sequence[CompletionRequest]) -> CompletionRequest:
+    """Return one request with the prompts of all; raise OptionError where they differ in more than that."""
+    first = requests[0]
+    if len(requests) == 1:
+        return first
+    if any(msgspec.structs.replace(request, prompt=first.prompt) != first for request in requests):
+        raise OptionError("--pack sends one suffix for all its prompts, and {{fill}} gives each its own")
+    return msgspec.structs.replace(first, prompt=check_prompt([request.prompt for request in requests]))

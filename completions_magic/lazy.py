@@ -1,0 +1,93 @@
+"""Rows of a Dask frame: each partition asks for its own rows, on the worker that holds it, when it is computed."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .asking import Asking
+from .errors import OptionError
+from .options import Options
+from .prompt import names_in, render
+from .rows import ROW, read_rows
+from .spread import Order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .client import Client
+    from .schema import CompletionRequest
+
+DTYPES = {
+    "choice": "int64",
+    "text": "object",
+    "finish_reason": "object",
+    "prompt_tokens": "Int64",
+    "completion_tokens": "Int64",
+    "error": "object",
+}
+
+
+@dataclass(frozen=True)
+class RowPrompt:
+    """The prompt of every row: a body with `{{ column }}`, what else it names, and the parameters of the request."""
+
+    body: str
+    names: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    raw: bool = False
+
+    @classmethod
+    def of(cls, body: str, seen: Mapping[str, Any], parameters: Mapping[str, Any], *, raw: bool) -> RowPrompt:
+        """Return the prompt of a body, or of the row itself where there is none; it keeps only the names in use."""
+        body = body if body.strip() else "{{ row }}"
+        names = {name: seen[name] for name in names_in(body) if name in seen}
+        return cls(body, names, parameters, raw)
+
+    def request(self, client: Client, columns: Mapping[str, Any]) -> CompletionRequest:
+        """Return the request of a row; raise PromptError for a name that is no column and no variable."""
+        prompt, suffix = render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
+        return client.request(prompt, **({} if suffix is None else {"suffix": suffix}), **self.parameters)
+
+
+def is_lazy(source: object) -> bool:
+    """Say whether `source` is a Dask DataFrame or Series, without importing Dask."""
+    return type(source).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(source, "map_partitions")
+
+
+def complete_lazily(source: Any, row: RowPrompt, client: Client, *, concurrency: int, given: Options) -> Any:
+    """Return a Dask frame with the completions of a Dask frame or series; nothing is asked before it is computed.
+
+    Its columns are the input's, then text, finish_reason, prompt_tokens, completion_tokens and error, as
+    Batch.to_frame names them. Raises OptionError for options that need one process that sees all rows.
+    """
+    alone = {"--journal": client.cassette, "--executor": given.executor, "--budget": given.budget}
+    alone |= {"--max-rps": given.max_rps}
+    for flag, value in alone.items():
+        if value is not None:
+            raise OptionError(
+                f"{flag} does not go with a Dask frame, whose partitions are asked one by one: "
+                "use its compute(), and --executor with client.get_executor()"
+            )
+    ask = partial(_complete, order=Order.of(client, concurrency), row=row, pack=given.pack or 1)
+    # As Dask's own guide makes a meta: the function itself, on a frame without rows.
+    empty = ask(source._meta)  # noqa: SLF001
+    return source.map_partitions(ask, meta=empty)
+
+
+def _complete(frame: pd.DataFrame | pd.Series[Any], order: Order, row: RowPrompt, pack: int) -> pd.DataFrame:
+    client = order.client()
+    asking = Asking(read_rows(frame), partial(row.request, client), client, concurrency=order.concurrency, pack=pack)
+    asking.batch.several = row.parameters.get("n", 1) > 1
+    return _typed(asking.run().to_frame(), frame)
+
+
+def _typed(frame: pd.DataFrame, given: pd.DataFrame | pd.Series[Any]) -> pd.DataFrame:
+    """Return the frame with the same types of columns however its rows went, and the input's as they were."""
+    types = dict(given.dtypes.items()) if hasattr(given, "columns") else {given.name or ROW: given.dtype}
+    known = {str(name): dtype for name, dtype in types.items()}
+    ours = {f"completion_{name}" if name in known else name: dtype for name, dtype in DTYPES.items()}
+    return frame.astype({name: dtype for name, dtype in {**ours, **known}.items() if name in frame})

@@ -1,0 +1,312 @@
+"""Many prompts past one machine: chunks of rows for any executor's workers, one writer for what comes back."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from .asking import WORKERS, Asking, Question, Request
+from .cassette import Cassette
+from .client import Client
+from .errors import BudgetError, CompletionsError, ConfigurationError, WorkerError
+from .pace import Pace, wait_some
+from .profiles import Profile
+from .rows import Rows
+from .schema import Completion, CompletionRequest
+from .tape import Asked, Interaction, Tape
+
+TRIES = 3
+"""How often a chunk is given to a worker."""
+WORTH = 20
+"""A chunk takes so many times as long as its way there and back: the engine costs at most a twentieth."""
+LONGEST_CHUNK = 5.0
+"""Seconds: what is lost with a worker, and how long Stop takes at most where answers are quick."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to make a client of its own: everything but the key, which its own environment holds."""
+
+    profile: Profile
+    model: str | None
+    connect_timeout: float
+    timeout: float
+    retries: int
+    concurrency: int
+    records: bool = False
+
+    @classmethod
+    def of(cls, client: Client, concurrency: int) -> Order:
+        """Return the order for clients like this one; raise ConfigurationError where it cannot be made elsewhere."""
+        endpoint = client.endpoint
+        if endpoint.transport is not None:
+            raise ConfigurationError("workers make connections of their own: a transport cannot be sent to them")
+        if endpoint.key is not None and client.profile.api_key_env is None:
+            raise ConfigurationError(
+                "a key is not sent to workers: name the environment variable that holds it there (api_key_env)"
+            )
+        return cls(
+            # The rows' requests hold the parameters already, and that the key may go there was settled here.
+            replace(client.profile, parameters={}, source="executor"),
+            client.model,
+            endpoint.connect_timeout,
+            endpoint.timeout,
+            client.retries,
+            concurrency,
+            client.cassette is not None,
+        )
+
+    def client(self) -> Client:
+        """Return this process's client for the order; its connections are kept."""
+        known = repr(self)
+        if known not in _clients:
+            _clients[known] = Client(
+                self.profile,
+                model=self.model,
+                connect_timeout=self.connect_timeout,
+                timeout=self.timeout,
+                retries=self.retries,
+                cassette=Cassette(Reel(), record="all") if self.records else None,
+                pace=Pace(),
+            )
+        return _clients[known]
+
+
+_clients: dict[str, Client] = {}
+_numbers = itertools.count(1)
+
+
+class Reel(Tape):
+    """A tape without a file: holds an interaction until it is taken to the one writer."""
+
+    def __init__(self) -> None:
+        super().__init__("reel")
+        self._held: dict[int, Interaction] = {}
+
+    def refresh(self) -> None:
+        """Read nothing."""
+
+    def add(self, interaction: Interaction, *, again: bool = False) -> None:  # noqa: ARG002  # as a tape's
+        """Hold an interaction by its call."""
+        self._held[interaction.call] = interaction
+
+    def release(self, request: Asked, call: int) -> None:
+        """Hold nothing for this call."""
+
+    def take(self, call: int) -> Interaction | None:
+        """Return what is held for this call, and hold it no longer."""
+        return self._held.pop(call, None)
+
+
+@dataclass
+class Outcome:
+    """What came of a request: a completion, as far as it came, an error, and what a cassette keeps."""
+
+    completion: Completion
+    error: CompletionsError | None
+    interaction: Interaction | None = None
+
+
+@dataclass
+class Report:
+    """What came of a chunk, how long the worker took, and for how long the endpoint wants a rest, in seconds."""
+
+    outcomes: list[Outcome]
+    seconds: float
+    rest: float
+
+
+def answer(order: Order, requests: Sequence[CompletionRequest]) -> Report:
+    """Ask these requests, several at a time: what a worker runs. Raises ProfileError where it lacks the key."""
+    began = time.monotonic()
+    client = order.client()
+    with ThreadPoolExecutor(order.concurrency) as pool:
+        outcomes = list(pool.map(partial(_outcome, client), requests))
+    pace = client.pace
+    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest)
+
+
+def _outcome(client: Client, request: CompletionRequest) -> Outcome:
+    call = next(_numbers)
+    stream = client.send(request, sample=call)
+    failure: CompletionsError | None = None
+    try:
+        for _ in stream:
+            pass
+    except CompletionsError as error:
+        failure = error
+    reel = client.cassette.tape if client.cassette is not None else None
+    interaction = reel.take(call) if isinstance(reel, Reel) else None
+    return Outcome(stream.ended(None if failure is None else "error"), failure, interaction)
+
+
+class Chunk:
+    """Requests that travel together; `tries` counts the workers that were given them."""
+
+    def __init__(self, questions: list[Question]) -> None:
+        self.questions = questions
+        self.tries = 0
+        self.sent = 0.0
+        self.outcomes: deque[tuple[Question, Outcome]] = deque()
+
+
+class Spreading(Asking):
+    """The rows of a batch at work on an executor's workers, `concurrency` at a time in each chunk.
+
+    `executor` is any concurrent.futures.Executor; with one of processes each worker makes its own client and reads
+    its own key. Only this process writes the cassette. A chunk whose worker is lost goes to another one.
+    Raises ConfigurationError for a client that cannot be made elsewhere.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        request: Request,
+        client: Client,
+        *,
+        executor: Executor,
+        concurrency: int = WORKERS,
+        pack: int = 1,
+        pace: Pace | None = None,
+    ) -> None:
+        super().__init__(rows, request, client, concurrency=concurrency, pack=pack, pace=pace)
+        self._order = Order.of(client, concurrency)
+        self._executor = executor
+        self._under_way: dict[Future[Any], Chunk] = {}
+        self._most = 2
+        self._size = concurrency
+        self._way = float("inf")  # the shortest way there and back that was seen, in seconds
+
+    def _ask_all(self) -> bool:
+        try:
+            self._drive()
+        except KeyboardInterrupt:
+            self._interrupt()
+            self._drive()  # nothing more is sent; what is under way was paid for, and comes in
+            return True
+        return False
+
+    def _drive(self) -> None:
+        while True:
+            self._send()
+            if not self._under_way:
+                return
+            for future in wait_some(self._under_way, FIRST_COMPLETED).done:
+                self._take_in(future, self._under_way[future])
+                del self._under_way[future]
+
+    def _send(self) -> None:
+        while not self.pace.stopped.is_set() and len(self._under_way) < self._most:
+            questions = self._questions()
+            if not questions:
+                return
+            self._submit(Chunk(questions))
+
+    def _questions(self) -> list[Question]:
+        """Return the requests of the next chunk; what the cassette answers is answered here."""
+        questions: list[Question] = []
+        size = self._size if self.pace.max_rps is None else 1
+        while len(questions) < size and not self.pace.stopped.is_set():
+            question = self._draw()
+            if question is None:
+                break
+            if question.sample is not None and not self._client.asks(question.request, question.sample):
+                self._read(question, self._client.send(question.request, sample=question.sample))
+                continue
+            try:
+                self.pace.turn()
+            except BudgetError as error:
+                self._spent(error)
+                break
+            questions.append(question)
+        return questions
+
+    def _submit(self, chunk: Chunk) -> None:
+        chunk.tries += 1
+        chunk.sent = time.monotonic()
+        requests = [question.request for question in chunk.questions]
+        try:
+            future = self._executor.submit(answer, self._order, requests)
+        except Exception as error:  # noqa: BLE001  # an executor's own: it is broken, or was shut down
+            self._lose(chunk, error)
+        else:
+            self._under_way[future] = chunk
+
+    def _take_in(self, future: Future[Any], chunk: Chunk) -> None:
+        """Settle the rows of a chunk that has come back, or send it once more."""
+        error = future.exception()
+        if error is not None:
+            again = chunk.tries < TRIES and not self.pace.stopped.is_set() and not isinstance(error, CompletionsError)
+            if again:
+                self._submit(chunk)
+            else:
+                self._lose(chunk, error)
+            return
+        report: object = future.result()
+        if not isinstance(report, Report):
+            # ipyparallel's direct view runs everything on every engine, and gives a list.
+            everywhere = "the executor ran these rows on every worker: ipyparallel's is cluster.executor()"
+            self._lose(chunk, ConfigurationError(everywhere))
+            self.stop()
+            return
+        if not chunk.outcomes:
+            self._learn(chunk, report)
+            self.pace.hold(report.rest)
+            chunk.outcomes.extend(zip(chunk.questions, report.outcomes, strict=True))
+        while chunk.outcomes:
+            self._keep(*chunk.outcomes[0])
+            chunk.outcomes.popleft()
+
+    def _keep(self, question: Question, outcome: Outcome) -> None:
+        failure = outcome.error
+        cassette = self._client.cassette
+        if outcome.interaction is not None and cassette is not None and question.sample is not None:
+            outcome.interaction.call = question.sample
+            try:
+                cassette.keep(outcome.interaction)
+            except CompletionsError as error:
+                failure = failure or error
+        if outcome.completion.usage is not None:
+            self.pace.spend(outcome.completion.usage.total_tokens)
+        self._settle(question, outcome.completion.remember(self._client), failure)
+
+    def _lose(self, chunk: Chunk, cause: BaseException) -> None:
+        for question in chunk.questions:
+            if isinstance(cause, CompletionsError):
+                failure = cause
+            else:
+                failure = WorkerError(
+                    f"the executor lost this row ({type(cause).__name__}: {cause}): "
+                    "run the cell again; with --journal only what is missing is asked"
+                )
+            self._settle(question, Completion(), failure)
+
+    def _learn(self, chunk: Chunk, report: Report) -> None:
+        """Fit the chunks to what the engine costs, and send more at once while none of them had to queue."""
+        took = time.monotonic() - chunk.sent
+        self._way = min(self._way, max(0.0, took - report.seconds))
+        each = max(1e-6, report.seconds / len(chunk.questions))
+        worth = min(WORTH * self._way, LONGEST_CHUNK) / each
+        self._size = max(self._concurrency, round(worth))
+        if took - report.seconds < 2 * self._way + report.seconds / 2:
+            self._most += 1
+
+
+def spread_or_ask(
+    rows: Rows, request: Request, client: Client, *, executor: Executor | None = None, **settings: Any
+) -> Asking:
+    """Return the rows at work in this process's threads, or on the workers of `executor`."""
+    if executor is None:
+        return Asking(rows, request, client, **settings)
+    if not callable(getattr(executor, "submit", None)):
+        raise ConfigurationError(
+            f"executor takes a concurrent.futures.Executor, not {type(executor).__name__}: "
+            "Dask's is client.get_executor(), ipyparallel's is cluster.executor()"
+        )
+    return Spreading(rows, request, client, executor=executor, **settings)

@@ -1,0 +1,214 @@
+"""Many prompts past one machine: processes, Dask and ipyparallel ask, one process writes."""
+
+import os
+import pickle
+import signal
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import ipyparallel
+import pandas as pd
+import pytest
+from dask import dataframe
+from distributed import Client as DaskClient
+from distributed import LocalCluster
+from test_batch import Echo, interrupt
+
+from completions_magic import Client
+from completions_magic.errors import ConfigurationError, Interrupted, OptionError, WorkerError
+from completions_magic.pace import Pace
+from completions_magic.profiles import Profile
+from completions_magic.rows import ROW, read_rows
+from completions_magic.spread import Order, Spreading
+
+KEY = "sk-spread-0123456789abcdefghij"
+ROWS = [str(number) for number in range(60)]
+
+
+@pytest.fixture
+def echo():
+    """Give a server that echoes."""
+    server = Echo()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Give a Dask cluster of two processes."""
+    with LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def dask(cluster):
+    """Give a Dask client whose workers are both there."""
+    with DaskClient(cluster) as client:
+        client.wait_for_workers(2)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def engines():
+    """Give an ipyparallel client of two engines."""
+    with ipyparallel.Cluster(n=2, log_level=40) as client:
+        yield client
+
+
+def texts_of(batch):
+    """Return the texts; fail with the first error where there is one."""
+    assert [str(row.error) for row in batch.failures] == []
+    return batch.texts
+
+
+def test_every_executor_gives_the_same(echo, dask, engines):
+    """Threads, processes, Dask and ipyparallel: equal texts in the rows' order, each row asked once."""
+    expected = [f"<{row}>" for row in ROWS]
+    with (
+        ThreadPoolExecutor(2) as threads,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes,
+        echo.client() as client,
+    ):
+        for executor in (None, threads, processes, dask.get_executor(), engines.executor(), None):
+            assert texts_of(client.complete_many(ROWS, executor=executor, concurrency=4)) == expected
+    assert set(Counter(heard.json["prompt"] for heard in echo.heard).values()) == {6}
+
+
+def test_one_process_writes_and_nothing_is_asked_twice(echo, dask, tmp_path):
+    """The journal that workers' answers went to replays in this process and at the workers' order alike."""
+    with echo.client(cassette=tmp_path / "rows.jsonl") as client:
+        first = texts_of(client.complete_many([*ROWS, "0"], executor=dask.get_executor()))
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 61
+    with echo.client(cassette=tmp_path / "rows.jsonl") as client:
+        again = client.complete_many([*ROWS, "0", "0", "new"], executor=dask.get_executor())
+        assert texts_of(again)[:61] == first
+        assert texts_of(client.complete_many([*ROWS, "0"])) == first
+    assert len(echo.heard) == 63
+
+
+def test_a_row_that_fails_leaves_the_others(echo, dask):
+    """A refusal is in its row, with its status and partial, as without an executor."""
+    with echo.client() as client:
+        batch = client.complete_many(["a", "fail", "b"], executor=dask.get_executor())
+    assert batch.texts == ["<a>", None, "<b>"]
+    assert (batch[1].error.status, type(batch[1].error).__name__) == (400, "BadRequestError")
+    assert "no fail" in str(batch[1].error)
+
+
+def test_a_killed_worker_costs_a_retry_and_no_row(dask, echo):
+    """A worker process dies with rows under way: all rows come, in order, none twice in the batch."""
+    victim = next(iter(dask.run(os.getpid).values()))
+    echo.on_request[9] = lambda: os.kill(victim, signal.SIGKILL)
+    ended = []
+    with echo.client() as client:
+        rows = read_rows(ROWS)
+        settings = {"executor": dask.get_executor(), "concurrency": 2}
+        asking = Spreading(rows, lambda row: client.request(row[ROW]), client, **settings)
+        batch = asking.run(lambda row: ended.append(row.label))
+    assert texts_of(batch) == [f"<{row}>" for row in ROWS]
+    assert sorted(ended) == list(range(60))
+
+
+def test_a_broken_pool_is_said_in_the_rows(echo):
+    """A pool of processes that has lost one is of no use any more: the rows say so, with the next step."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, echo.client() as client:
+        pid = pool.submit(os.getpid).result()
+        echo.on_request[1] = lambda: os.kill(pid, signal.SIGKILL)
+        batch = client.complete_many(ROWS, executor=pool, concurrency=2)
+    assert {type(row.error) for row in batch} == {WorkerError}
+    assert "run the cell again" in str(batch[0].error)
+    assert "BrokenProcessPool" in str(batch[0].error)
+
+
+def test_a_key_is_read_by_the_worker_and_never_sent_to_it(dask, echo, monkeypatch):
+    """What travels names the variable; a worker without it says which is missing, one that has it uses its own."""
+    monkeypatch.setenv("SPREAD_KEY", KEY)
+    profile = Profile("lab", echo.base_url, "SPREAD_KEY", "m")
+    client = Client(profile)
+    assert KEY.encode() not in pickle.dumps(Order.of(client, 2))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert client.complete_many(["a"], executor=pool).texts == ["<a>"]
+    assert echo.heard[0].headers["authorization"] == f"Bearer {KEY}"
+    batch = client.complete_many(["a"], executor=dask.get_executor())  # its workers are older than the variable
+    assert "set the environment variable SPREAD_KEY" in str(batch[0].error)
+    own = Client(base_url=echo.base_url, model="m", api_key=KEY)
+    with pytest.raises(ConfigurationError, match="name the environment variable"):
+        own.complete_many(["a"], executor=dask.get_executor())
+    assert len(echo.heard) == 1
+
+
+def test_a_budget_and_a_pace_hold_past_one_machine(echo, dask):
+    """No more requests than the budget allows; a rate is kept by handing rows out one at a time."""
+    with echo.client() as client:
+        batch = client.complete_many(ROWS, executor=dask.get_executor(), pace=Pace(requests=7))
+        assert len([text for text in batch.texts if text]) == len(echo.heard) == 7
+        assert (batch.ended, len(batch.missing)) == ("the budget is spent", 53)
+        began = time.monotonic()
+        client.complete_many(ROWS[:8], executor=dask.get_executor(), pace=Pace(max_rps=20))
+    assert echo.times[-1] - began >= 7 / 20
+
+
+def test_an_interrupt_keeps_what_came(cells, echo, dask):
+    """Nothing more is sent, what is under way comes in, and the cell ends as interrupted."""
+    cells.names |= {"rows": [str(number) for number in range(2000)], "pool": dask.get_executor()}
+    echo.on_request[20] = interrupt
+    where = f"-m m --base-url {echo.base_url} --journal rows.jsonl"
+    result = cells.run(f"%%complete {where} -i rows --executor pool -o batch\n{{{{ row }}}}")
+    assert isinstance(result.error_in_exec, Interrupted)
+    batch = cells.names["batch"]
+    came = [text for text in batch.texts if text]
+    assert 20 <= len(came) == len(echo.heard) < 2000
+    assert len(batch) == 2000
+    assert cells.run(f"%%complete {where} -i rows --executor $pool -o batch\n{{{{ row }}}}").success
+    assert batch is not cells.names["batch"]
+    assert texts_of(cells.names["batch"]) == [f"<{row}>" for row in range(2000)]
+    assert len(echo.heard) == 2000
+
+
+def test_what_is_no_executor_is_said_before_anything_is_sent(cells, echo):
+    """A name that is not there, and a thing that is none."""
+    cells.names |= {"rows": ["a"], "pool": 5}
+    for options, said in (("--executor pool", "concurrent.futures.Executor"), ("--executor pol", "did you mean pool")):
+        result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows {options}\n{{{{ row }}}}")
+        assert said in str(result.error_in_exec)
+    assert echo.heard == []
+
+
+def test_a_dask_frame_stays_lazy(cells, echo, dask):
+    """Nothing is asked before it is computed; then each partition asks for its own rows, and the index is kept."""
+    frame = pd.DataFrame({"country": ["France", "Japan", "fail", "Egypt"]}, index=[2, 4, 6, 8])
+    cells.names |= {"source": dataframe.from_pandas(frame, npartitions=2), "kind": "capital"}
+    where = f"-m m --base-url {echo.base_url} -o lazy"
+    cells.run(f"%%complete {where} -i source -n 2\nThe {{{{ kind }}}} of {{{{ country }}}}").raise_error()
+    assert echo.heard == []
+    came = cells.names["lazy"].compute()
+    assert sorted(heard.json["prompt"] for heard in echo.heard) == sorted(f"The capital of {c}" for c in frame.country)
+    columns = ["country", "choice", "text", "finish_reason", "prompt_tokens", "completion_tokens", "error"]
+    assert list(cells.names["lazy"].columns) == list(came.columns) == columns
+    assert dict(cells.names["lazy"].dtypes) == dict(came.dtypes)
+    assert list(came.index) == [2, 2, 4, 4, 6, 8, 8]
+    assert came.text[2].tolist() == ["<The capital of France>"] * 2
+    assert came.error[6].startswith("BadRequestError")
+    assert came.text.isna().sum() == 1
+
+
+@pytest.mark.parametrize("options", ["--journal x.jsonl", "--budget requests=1", "--max-rps 2", "--executor pool"])
+def test_what_needs_one_process_does_not_go_with_a_dask_frame(cells, echo, dask, options):
+    """The line names the option and the way round."""
+    frame = dataframe.from_pandas(pd.DataFrame({"x": ["a"]}), npartitions=1)
+    cells.names |= {"source": frame, "pool": dask.get_executor()}
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i source {options}\n{{{{ x }}}}")
+    assert isinstance(result.error_in_exec, OptionError)
+    assert "does not go with a Dask frame" in str(result.error_in_exec)
+    assert options.split()[0] in str(result.error_in_exec)
+
+
+def test_a_series_stays_lazy_too(cells, echo, dask):
+    """A Dask series is one column; several rows go as one request where that is asked for."""
+    series = dataframe.from_pandas(pd.Series(list("abcd"), name="letter"), npartitions=1)
+    cells.names["source"] = series
+    cells.run(f"%%complete -m m --base-url {echo.base_url} -i source -o lazy --pack 2\n{{{{ letter }}}}").raise_error()
+    assert cells.names["lazy"].compute().text.tolist() == ["<a>", "<b>", "<c>", "<d>"]
+    assert sorted(heard.json["prompt"] for heard in echo.heard) == [["a", "b"], ["c", "d"]]
