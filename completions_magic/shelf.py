@@ -104,9 +104,9 @@ class Tally:
 
 
 class Shelf:
-    """A list of anything, on disk; what cannot be pickled stays in memory. Thread-safe.
+    """A list of anything whose elements go to disk once they are done; what cannot be pickled stays. Thread-safe.
 
-    An element that is read is a copy: what is changed is put back with `shelf[number] = element`.
+    An element that was appended is in memory until `shelf[number] = element` says that it is done.
     """
 
     def __init__(self) -> None:
@@ -122,18 +122,18 @@ class Shelf:
     def append(self, element: Any) -> None:
         """Put an element at the end."""
         with self._lock:
+            self._kept[self._length] = element
             self._length += 1
-        self[self._length - 1] = element
 
     def __setitem__(self, number: int, element: Any) -> None:
+        self._kept[number] = element
         try:
             pickled = pickle.dumps(element)
         except Exception:  # noqa: BLE001  # what a class raises that does not pickle is its own affair
-            self._kept[number] = element
             return
         with self._lock:
-            self._kept.pop(number, None)
-            self._database.execute("INSERT OR REPLACE INTO shelf VALUES (?, ?)", (number, pickled))
+            del self._kept[number]
+            self._database.execute("INSERT INTO shelf VALUES (?, ?)", (number, pickled))
 
     def __getitem__(self, number: int | slice) -> Any:
         if isinstance(number, slice):

@@ -1,0 +1,70 @@
+"""What outgrows memory: rows on a shelf, places in an index, counts in a tally."""
+
+import threading
+import tracemalloc
+
+import pytest
+
+from completions_magic.shelf import Index, Place, Shelf, Tally
+
+
+def test_a_shelf_is_a_list():
+    """Elements come back by number, from the end, as a slice and in order, done or not."""
+    shelf = Shelf()
+    for number in range(10):
+        shelf.append({"number": number})
+        if number % 2:
+            shelf[number] = {"number": number, "done": True}
+    assert len(shelf) == 10
+    assert [element["number"] for element in shelf] == list(range(10))
+    assert (shelf[3], shelf[-1], shelf[2:4]) == (
+        {"number": 3, "done": True},
+        {"number": 9, "done": True},
+        [{"number": 2}, {"number": 3, "done": True}],
+    )
+    with pytest.raises(IndexError, match="10 rows, and 10 is none"):
+        shelf[10]
+
+
+def test_what_cannot_be_pickled_stays_on_the_shelf():
+    """A lock among a row's columns is there when it is asked for."""
+    shelf, lock = Shelf(), threading.Lock()
+    shelf.append(lock)
+    shelf[0] = lock
+    assert shelf[0] is lock
+
+
+def test_what_is_done_leaves_the_memory():
+    """Twenty times as many elements take no more of Python's memory."""
+    peaks = []
+    for count in (100, 2000):
+        tracemalloc.start()
+        shelf = Shelf()
+        for number in range(count):
+            shelf.append("x" * 1000)
+            shelf[number] = "y" * 1000
+        peaks.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert list(shelf) == ["y" * 1000] * count
+    assert peaks[1] < 2 * peaks[0] + 10_000
+
+
+def test_a_whole_answer_is_not_replaced_by_one_that_was_cut():
+    """The last whole place of a call counts, and places are known by key and call."""
+    index = Index()
+    cut, first, second = Place(1, 0, 5, cut=True), Place(2, 5, 5, cut=False), Place(3, 10, 5, cut=False)
+    for place in (cut, first, Place(9, 90, 5, cut=True), second):
+        index.put(b"key", 1, place)
+    index.put(b"key", 2, cut)
+    assert index.places(b"key") == {1: second, 2: cut}
+    assert index.places(b"other") == {}
+    assert (len(index), index.whole) == (2, 1)
+    assert index.last(5) == [second]
+    index.clear()
+    assert not index
+
+
+def test_a_tally_counts_each_key():
+    """The ordinal of each is its own."""
+    tally = Tally()
+    assert [tally.add(key) for key in (b"a", b"b", b"a", b"a")] == [1, 1, 2, 3]
