@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from .errors import (
     ConversionError,
     Interrupted,
     OptionError,
+    ProfileError,
     PromptError,
     nearest,
     shorten,
@@ -80,6 +81,15 @@ def _variable(flag: str, named: Any, seen: Mapping[str, Any]) -> Any:
     if named not in seen:
         raise OptionError(f"{flag} takes a variable's name, and there is no {named!r}{nearest(named, seen)}")
     return seen[named]
+
+
+def _check_sample(sample: int | None, client: Client, request: CompletionRequest) -> None:
+    """Raise OptionError where recording this sample would leave a gap before it."""
+    if sample is None or not client.asks(request, sample):
+        return
+    free = next(number for number in count(1) if client.asks(request, number))
+    if free < sample:
+        raise OptionError(f"--sample {sample}: the cassette holds {free - 1} of this request, so the next is {free}")
 
 
 @dataclass
@@ -281,6 +291,7 @@ class Session:
 
     def _run(self, task: Task, *, whole_cell: bool) -> Any:
         """Stream the answer into a view, bind it, and return the cell's result."""
+        _check_sample(task.options.sample, task.client, task.request)
         stream = task.client.send(task.request, sample=task.options.sample)
         view = self._view(task, task.request, stream.stop, whole_cell=whole_cell)
         task.client.on_wait = lambda wait: view.say(str(wait))
@@ -339,27 +350,26 @@ class Session:
 
     def _sweep(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
         """Ask at every point of the grid, several at a time; bind and return the Sweep."""
-        axes = options.sweep or []
         check_sweep(options)
-        tasks = [self._prepare(at_point(options, settings), body, seen) for settings in points(axes)]
-        asked = zip(points(axes), tasks, strict=True)
-        sweep = Sweep(axes, [Point(settings, task.request.choices) for settings, task in asked])
+        tasks, sweep = self._points(options, body, seen)
         again: Counter[bytes] = Counter()
         streams = []
-        for task in tasks:
+        for task in tasks.values():
             # Named by its ordinal in the grid, so that the same cell asks, next time, only for what is missing.
             again[task.request.encode()] += 1
             sample = None if task.client.cassette is None else again[task.request.encode()]
             streams.append(task.client.send(task.request, sample=sample))
-        board = Board(sweep, streams, options.concurrency or CONCURRENCY)
-        view = self._view(tasks[0], board.request, board.stop, whole_cell=whole_cell, names=board.labels)
+        board = Board([sweep.points[place] for place in tasks], streams, options.concurrency or CONCURRENCY)
+        first = next(iter(tasks.values()))
+        view = self._view(first, board.request, board.stop, whole_cell=whole_cell, names=board.labels)
         failure: BaseException | None = None
         try:
             with view:
                 board.run(view.add)
         except Interrupted as error:
             failure = error
-        for task, point in zip(tasks, sweep.points, strict=True):
+        for place, task in tasks.items():
+            point = sweep.points[place]
             if point.completion is not None or point.error is not None:
                 self.note(task, point.completion or Completion(request=task.request), point.error)
         value = sweep.to_frame() if options.form == "frame" else sweep
@@ -370,6 +380,22 @@ class Session:
         if failure is not None:
             raise failure
         return None if options.quiet and whole_cell else value
+
+    def _points(self, options: Options, body: str, seen: Mapping[str, Any]) -> tuple[dict[int, Task], Sweep]:
+        """Return what to ask, by its place in the grid, and the grid; a point without its endpoint has failed."""
+        axes = options.sweep or []
+        tasks: dict[int, Task] = {}
+        grid = []
+        for place, settings in enumerate(points(axes)):
+            grid.append(Point(settings))
+            try:
+                tasks[place] = self._prepare(at_point(options, settings), body, seen)
+                grid[-1].choices = tasks[place].request.choices
+            except ProfileError as error:
+                grid[-1].error = error
+        if not tasks:
+            raise grid[0].error or OptionError("--sweep has no points")
+        return tasks, Sweep(axes, grid)
 
     def _batch(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
         """Ask for every row of a variable, several at a time; bind and return the Batch."""

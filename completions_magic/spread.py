@@ -99,6 +99,9 @@ class Reel(Tape):
     def release(self, request: Asked, call: int) -> None:
         """Hold nothing for this call."""
 
+    def prepare(self) -> None:
+        """Write nothing."""
+
     def take(self, call: int) -> Interaction | None:
         """Return what is held for this call, and hold it no longer."""
         return self._held.pop(call, None)
@@ -177,6 +180,9 @@ class Spreading(Asking):
     ) -> None:
         super().__init__(rows, request, client, concurrency=concurrency, pack=pack, pace=pace)
         self._order = Order.of(client, concurrency)
+        if client.cassette is not None and client.cassette.record != "none":
+            client.cassette.tape.refresh()
+            client.cassette.tape.prepare()
         self._executor = executor
         self._under_way: dict[Future[Any], Chunk] = {}
         self._most = 2

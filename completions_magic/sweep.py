@@ -217,8 +217,8 @@ class Board:
     `request` and `labels` are what a view needs to show them as one: a pane for each choice of each point.
     """
 
-    def __init__(self, sweep: Sweep, streams: Sequence[Stream], concurrency: int) -> None:
-        self._points = sweep.points
+    def __init__(self, points: Sequence[Point], streams: Sequence[Stream], concurrency: int) -> None:
+        self._points = points
         self._streams = streams
         self._concurrency = concurrency
         self._reason = "stopped"

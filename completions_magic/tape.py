@@ -135,6 +135,7 @@ class Tape:
         self._was_empty: bool | None = None
         self._told: set[str] = set()
         self._played: defaultdict[bytes, set[int]] = defaultdict(set)
+        self._prepared = False
         self._index = Index()
         self._forget()
 
@@ -188,6 +189,22 @@ class Tape:
                 self._forget()
                 raise CassetteError(f"{self.name}: line {place.number} was changed while it was in use; ask again")
             return found
+
+    def prepare(self) -> None:
+        """Raise CassetteError where nothing could be written, which is better known before an answer is paid for."""
+        if self._prepared:
+            return
+        if self.path.exists():
+            with self._lock, self._opened(write=True):
+                pass
+        else:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CassetteError(f"{self.name} cannot be made in {self.path.parent}: {error.strerror}") from None
+            if not os.access(self.path.parent, os.W_OK):
+                raise CassetteError(f"{self.name} cannot be made in {self.path.parent}: it may not be written")
+        self._prepared = True
 
     def claim(self, request: Asked) -> int:
         """Return the call that this request is: 1 for the first, and the next number for each after it."""
@@ -254,7 +271,7 @@ class Tape:
                 yield file
         except FileNotFoundError:
             if write:
-                raise CassetteError(f"{self.name} cannot be made in {self.path.parent.name or '.'}") from None
+                raise CassetteError(f"{self.name} cannot be made in {self.path.parent}") from None
             yield None
         except OSError as error:
             raise CassetteError(f"{self.name} cannot be {doing}: {error.strerror or error}") from None

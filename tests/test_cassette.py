@@ -727,3 +727,23 @@ def test_no_cassette_is_named_in_words(cells, capsys):
     """Without one %completions cassette says how to name it."""
     cells.run("%completions cassette")
     assert capsys.readouterr().out.startswith("there is no cassette: --cassette PATH")
+
+
+def test_a_cassette_that_cannot_be_written_is_said_before_anything_is_asked(server):
+    """A folder that cannot be made, by root neither: nothing is sent, so nothing is paid for that is not kept."""
+    said = "the cassette x.jsonl cannot be made in /proc/cassettes: "
+    with server.client(cassette="/proc/cassettes/x.jsonl") as client, pytest.raises(CassetteError, match=said):
+        client.complete("P")
+    assert server.heard == []
+
+
+def test_a_sample_leaves_no_gap(cells, server):
+    """--sample takes what is recorded or the next one; a later one would leave calls that nobody can replay."""
+    server.scripts = [whole("one")]
+    where = f"%%complete -m m --base-url {server.base_url} --cassette x.jsonl"
+    result = cells.run(f"{where} --sample 3\nP")
+    assert "--sample 3: the cassette holds 0 of this request, so the next is 1" in str(result.error_in_exec)
+    assert server.heard == []
+    for sample in (1, 2, 1):
+        cells.run(f"{where} --sample {sample}\nP").raise_error()
+    assert len(server.heard) == 2

@@ -281,3 +281,19 @@ def test_without_matplotlib_the_error_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "ConfigurationError a plot needs matplotlib: pip install 'completions-magic[plot]'\n"
+
+
+def test_a_point_without_its_endpoint_stands_in_its_place(cells, server, tmp_path):
+    """A profile whose key is missing fails its own points: the others are asked, and the frame has the reason."""
+    (tmp_path / "completions.toml").write_text(
+        f'[profiles.lab]\nbase_url = "{server.base_url}"\nmodel = "m"\n'
+        '[profiles.cloud]\nbase_url = "https://cloud.invalid/v1"\nmodel = "m"\napi_key_env = "CLOUD_KEY"\n'
+    )
+    server.scripts = [answer({"choices": [{"text": "x", "finish_reason": "stop"}]})]
+    cells.run("%%complete --sweep profile=lab,cloud -o grid\nP").raise_error()
+    frame = cells.names["grid"].to_frame()
+    assert frame.text.tolist()[0] == "x"
+    assert frame.error.isna().tolist() == [True, False]
+    assert "%completions trust cloud" in frame.error[1]
+    result = cells.run("%%complete --sweep profile=cloud,clod\nP")
+    assert "%completions trust cloud" in str(result.error_in_exec)
