@@ -18,6 +18,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from .framing import ChunkJoiner
+
 RECEIVE_BYTES = 2**16
 FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
 
@@ -77,9 +79,16 @@ class WatchedStream(httpcore.NetworkStream):
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._joiner = ChunkJoiner()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what has come, at most `max_bytes`."""
+        """Return what has come, of about `max_bytes` at most, its HTTP chunks joined."""
+        while received := self._receive(max_bytes, timeout):
+            if joined := self._joiner.join(received):
+                return joined
+        return b""
+
+    def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
         with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
             self._socket.settimeout(_patience(self._socket, timeout))
             return self._socket.recv(min(max_bytes, RECEIVE_BYTES))
@@ -87,6 +96,7 @@ class WatchedStream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""
         with _mapped(httpcore.WriteTimeout, httpcore.WriteError):
+            self._joiner.begin()
             self._socket.settimeout(_patience(self._socket, timeout))
             self._socket.sendall(buffer)
 
