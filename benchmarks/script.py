@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-WORDS = "the old keeper looked at sea and wrote a letter to moon about small boats".split()
+WORDS = ["the", "old", "keeper", "looked", "at", "sea", "and", "wrote", "a", "letter", "to", "moon", "about", "boats"]
 ODD = [
     "\u2028",
     "é",

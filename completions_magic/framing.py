@@ -45,12 +45,16 @@ class ChunkJoiner:
         buffer = self._rest + received
         at = self._take_whole(buffer, self._end_open(buffer, 0, parts), parts)
         at = self._take_open(buffer, at, parts)
-        self._rest = b"" if self._passing else buffer[at:]
         content = b"".join(parts)
         joined = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
+        return joined + self._leave(buffer[at:])
+
+    def _leave(self, rest: bytes) -> bytes:
+        """Keep the rest for the next time; return it where it passes."""
         if not self._passing:
-            return joined
-        return joined + (NO_SIZE if self._open else b"") + buffer[at:]
+            self._rest = rest
+            return b""
+        return NO_SIZE + rest if self._open else rest
 
     def _begin_body(self, received: bytes, head: bytes) -> bytes:
         """Wait for the end of the head, which passes as it is, and look whether the body is chunked."""
@@ -64,7 +68,7 @@ class ChunkJoiner:
             rest = head[end.end() :]
             return received[: len(received) - len(rest)] + (self.join(rest) if rest else b"")
         self._head = None
-        self._passing = not head.startswith(b"HTTP/1.1 2") or CHUNKED.search(head, 0, end.end()) is None
+        self._passing = CHUNKED.search(head, 0, end.end()) is None
         body = head[end.end() :]
         return received[: len(received) - len(body)] + self.join(body)
 

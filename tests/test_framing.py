@@ -69,6 +69,7 @@ TAILS = st.sampled_from(
         b"0\r\n\r\n",
         b"0\r\nX-More: 1\r\n\r\n",
         b"0;last\r\n\r\n",
+        b"0\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"000\r\n\r\n",
         b"",
         b"5\r\nhel",
