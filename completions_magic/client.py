@@ -302,16 +302,10 @@ class Stream:
         return self._call.replayed
 
     def __iter__(self) -> Iterator[Completion]:
-        return self
+        return self._chunks
 
     def __next__(self) -> Completion:
-        with self._call.lock:
-            self._call.reader = threading.get_ident()
-        try:
-            return next(self._chunks)
-        finally:
-            with self._call.lock:
-                self._call.reader = None
+        return next(self._chunks)
 
     def close(self) -> None:
         """Close the connection; nothing more comes."""
@@ -336,8 +330,8 @@ class _Call:
         self._sample = sample
         self.stopped = threading.Event()
         self.replayed = False
-        self.lock = threading.Lock()
-        self.reader: int | None = None
+        self._lock = threading.Lock()
+        self._reader: int | None = None
         self._client = client
         self._growing = Growing()
         self._waits = _waits.get()  # where it is asked, not where it is read: that may be another thread
@@ -355,8 +349,8 @@ class _Call:
 
     def stop(self) -> None:
         self.stopped.set()
-        with self.lock:
-            watch, reader = self._watch, self.reader
+        with self._lock:
+            watch, reader = self._watch, self._reader
             shut = watch is not None and watch.interrupt()
             if not shut and reader == threading.main_thread().ident and reader and hasattr(signal, "pthread_kill"):
                 # It computes in process, or waits where no socket is known: for a name to be looked up.
@@ -406,20 +400,32 @@ class _Call:
 
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
         watch = Watch(self._client.endpoint.timeout)
-        with self.lock:
+        with self._lock:
             self._watch = watch
         try:
             yield from self._answer(body, watch)
         finally:
             self._let_go()
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Within the block this thread waits for the endpoint, and `stop` may interrupt it."""
+        with self._lock:
+            self._reader = threading.get_ident()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reader = None
+
     def _let_go(self) -> None:
         """Forget the connection: from here on it may be another request's, and must not be shut."""
-        with self.lock:
+        with self._lock:
             self._watch = None
 
     def _answer(self, body: bytes, watch: Watch) -> Generator[Completion, None, None]:
-        response = self._client.endpoint.open("POST", "/completions", watch, body, sample=self._sample)
+        with self._reading():
+            response = self._client.endpoint.open("POST", "/completions", watch, body, sample=self._sample)
         self.replayed = "replayed" in response.extensions
         if watch.socket is None and "network_stream" in response.extensions:
             # Another transport over a socket, such as one through a proxy.
@@ -436,12 +442,12 @@ class _Call:
     def _chunks(self, response: httpx.Response, watch: Watch) -> Generator[Completion, None, None]:
         endpoint = self._client.endpoint
         reader = AnswerReader(endpoint.key, name=endpoint.name, choices=self.request.choices)
-        pieces = endpoint.pieces(response, watch)
+        pieces = self._read(endpoint.pieces(response, watch))
         for chunk in reader.chunks(pieces):
             chunk.request = self.request
             self._growing.add(chunk)
             yield chunk
-            watch.restart()
+            watch.heard = True
             if self.stopped.is_set():
                 return
         if self.stopped.is_set():
@@ -451,6 +457,14 @@ class _Call:
         with contextlib.suppress(CompletionsError):
             # What follows [DONE] is the end of the transfer: once it is read the connection can be used again.
             next(pieces, None)
+
+    def _read(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        while True:
+            with self._reading():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
 
 def _cassette(cassette: str | os.PathLike[str] | Cassette, record: str | None) -> Cassette:

@@ -25,20 +25,27 @@ FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolE
 
 
 class Watch:
-    """Seconds left until something must have come; and the socket that is being read or connected meanwhile."""
+    """Seconds left until something must have come; and the socket that is being read or connected meanwhile.
+
+    Who has got what was waited for sets `heard`: the time begins anew when it is looked at next.
+    """
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
+        self.heard = False
         self.socket: socket.socket | None = None
         self._until = time.monotonic() + limit
 
     def restart(self, limit: float | None = None) -> None:
         """Begin anew: what was waited for has come."""
+        self.heard = False
         self._until = time.monotonic() + (self.limit if limit is None else limit)
 
     @property
     def left(self) -> float:
         """The seconds left, never below 0."""
+        if self.heard:
+            self.restart()
         return max(0.0, self._until - time.monotonic())
 
     @contextlib.contextmanager
