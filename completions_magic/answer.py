@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from .schema import Choice, Completion, Growing
 
 ANSWER_LIMIT = 64 * 2**20
 DONE = b"[DONE]"
+BATCH = 64
+"""Events decoded at once: of many more, Python's garbage collector looks at each again and again."""
 FIELD = re.compile(rb"(?:data|event|id|retry)?:|(?:data|event|id|retry)[\r\n]")
 
 
@@ -45,8 +48,7 @@ class AnswerReader:
         if not start.strip():
             raise StreamError(f"{self._name} sent an empty answer")
         self._streamed = FIELD.match(start) is not None
-        for payload in self._events(start, pieces) if self._streamed else self._whole(start, pieces):
-            yield self._read(payload)
+        yield from self._stream(start, pieces) if self._streamed else self._whole(start, pieces)
         if self._halves:
             yield Completion(choices=[Choice("\ufffd", index) for index in self._halves])
 
@@ -57,24 +59,54 @@ class AnswerReader:
         if not self._done and not growing.finished():
             raise StreamError(f"{self._name} cut the answer off before its end; what had come is kept")
 
-    def _events(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _stream(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Completion]:
         decoder = EventDecoder()
         piece: bytes | None = start
         while piece is not None:
-            for payload in decoder.feed(piece):
-                if payload.strip() == DONE:
-                    self._done = True
+            for completion in self._read_some(decoder.feed(piece)):
+                if completion is not None:
+                    yield completion
+                elif self._done:
                     return
-                if payload.strip():
-                    yield payload
             piece = next(pieces, None)
         for payload in decoder.flush():
-            if payload.strip() == DONE:
-                self._done = True
-            elif payload.strip():
-                yield payload
+            completion = self._read(payload)
+            if completion is not None:
+                yield completion
 
-    def _whole(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _read_some(self, payloads: list[bytes] | Iterator[bytes]) -> Iterable[Completion | None]:
+        """Read events many at once where they are of the usual kind, else one by one."""
+        if not isinstance(payloads, list) or self._halves:
+            return map(self._read, payloads)
+        if len(payloads) > BATCH:
+            batches = (payloads[start : start + BATCH] for start in range(0, len(payloads), BATCH))
+            return chain.from_iterable(map(self._read_some, batches))
+        completions = Completion.from_chunks(payloads)
+        if completions is None or not self._is_plain(payloads, completions):
+            return map(self._read, payloads)
+        return completions
+
+    def _is_plain(self, payloads: Iterable[bytes], completions: Iterable[Completion]) -> bool:
+        """Say whether nothing is to be mended or masked."""
+        if self._choices == 1 and {completion.choices[0].index for completion in completions} != {0}:
+            return False
+        if not self._traces:
+            return True
+        texts = {index: [before] for index, before in self._before.items()}
+        for completion in completions:
+            for choice in completion.choices:
+                texts.setdefault(choice.index, []).append(choice.text)
+        joined = {index: "".join(pieces) for index, pieces in texts.items()}
+        if any(map(self._is_suspicious, (b"\n".join(payloads), "\n".join(joined.values()).encode()))):
+            return False
+        self._before = {index: text[-PIECE:] for index, text in joined.items()}
+        return True
+
+    def _is_suspicious(self, shown: bytes) -> bool:
+        """Say whether a piece of the key may be in it. Escapes may spell anything, a key too."""
+        return bool(self._traces) and (b"\\u" in shown or any(trace in shown for trace in self._traces))
+
+    def _whole(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Completion]:
         body = bytearray(start)
         for piece in pieces:
             body += piece
@@ -83,13 +115,27 @@ class AnswerReader:
         if body.lstrip()[:1] == b"<":
             raise DecodeError(f"{self._name} sent an HTML page instead of JSON: does the base URL end in /v1?")
         self._done = True
-        yield bytes(body)
+        yield self._complete(bytes(body))
 
-    def _read(self, payload: bytes) -> Completion:
+    def _read(self, payload: bytes) -> Completion | None:
+        """Read one event; None where it is blank, or the end of the stream."""
+        payload = payload.strip()
+        self._done = self._done or payload == DONE
+        return self._complete(payload) if payload and not self._done else None
+
+    def _complete(self, payload: bytes) -> Completion:
+        completion = self._decode_completion(payload)
+        self._number(completion.choices)
+        for choice in completion.choices if self._traces else ():
+            before = self._before.get(choice.index, "")
+            self._before[choice.index] = (before + choice.text)[-PIECE:]
+            choice.text = self._key.mask_on(before, choice.text) if self._key else choice.text
+        return completion
+
+    def _decode_completion(self, payload: bytes) -> Completion:
+        """Read a chunk of any shape; raise what it says of an error, or that it is none."""
         answer = self._decode(payload)
-        # Escapes may spell anything, a key too.
-        suspicious = self._traces and (b"\\u" in payload or any(trace in payload for trace in self._traces))
-        if suspicious and self._key is not None:
+        if self._key is not None and self._is_suspicious(payload):
             answer = self._key.scrub_all(answer)
         if not isinstance(answer, Mapping):
             raise DecodeError(f"{self._name} sent JSON that is no completion: {shorten(repr(answer), 120)}")
@@ -98,13 +144,7 @@ class AnswerReader:
             raise AnswerError(f"{self._name} sent an error inside its answer: {shorten(said, 500)}")
         if "choices" not in answer and "usage" not in answer:
             raise DecodeError(f"{self._name} sent JSON without choices: {shorten(repr(dict(answer)), 120)}")
-        completion = Completion.from_dict(answer)
-        self._number(completion.choices)
-        for choice in completion.choices if self._traces else ():
-            before = self._before.get(choice.index, "")
-            self._before[choice.index] = (before + choice.text)[-PIECE:]
-            choice.text = self._key.mask_on(before, choice.text) if self._key else choice.text
-        return completion
+        return Completion.from_dict(answer)
 
     def _number(self, choices: list[Choice]) -> None:
         """Mend the indices of servers that count chunks in them, or give one to several choices."""

@@ -13,6 +13,8 @@ from .errors import TooLargeError
 
 EVENT_LIMIT = 8 * 2**20
 BOM = b"\xef\xbb\xbf"
+FIRST = b"data: "
+SEPARATOR = b"\n\n"
 
 
 class EventDecoder:
@@ -31,8 +33,23 @@ class EventDecoder:
         self._start = True
         self._after_cr = False
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the data of every event that `piece` completes."""
+    def feed(self, piece: bytes) -> list[bytes] | Iterator[bytes]:
+        """Return the data of every event that `piece` completes: a list where all of them are on one line each."""
+        if self._start or self._after_cr or self._data or b"\n" not in piece or b"\r" in piece:
+            return self._lines(piece)
+        text = b"".join([*self._rest, piece])
+        end = text.rfind(SEPARATOR)
+        if end < 0 or not text.startswith(FIRST) or len(text) > self.limit:
+            return self._lines(piece)
+        # Events of one line of data each, as nearly all servers send them, are taken apart at once.
+        events = text[len(FIRST) : end].split(SEPARATOR + FIRST)
+        if b"\n" in b"".join(events):
+            return self._lines(piece)
+        self._rest, self._held = [], 0
+        self._keep(text[end + len(SEPARATOR) :])
+        return events
+
+    def _lines(self, piece: bytes) -> Iterator[bytes]:
         if self._after_cr and piece:
             # CR LF is one line end even when the two arrive in different pieces.
             piece = piece.removeprefix(b"\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
 
@@ -246,7 +247,12 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
         return self.prompts * (1 if self.parameters.n is UNSET else self.parameters.n)
 
 
-class Usage(msgspec.Struct, omit_defaults=True):
+# Fields of our own, under names that no server uses: noncharacters.
+_OURS = {"extra": "\ufdd0", "request": "\ufdd1"}
+USUAL = "text_completion"
+
+
+class Usage(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, rename=_OURS):
     """How many tokens were read and generated, as the server counts them."""
 
     prompt_tokens: int = 0
@@ -255,7 +261,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
     extra: dict[str, Any] = {}
 
 
-class Logprobs(msgspec.Struct):
+class Logprobs(msgspec.Struct, forbid_unknown_fields=True, rename=_OURS):
     """Four lists of one length: tokens, their log-probabilities, the alternatives, and where each begins.
 
     Natural logarithms; `text_offset` counts characters, from the start of the prompt when it is echoed. The
@@ -278,12 +284,12 @@ class Logprobs(msgspec.Struct):
         )
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, forbid_unknown_fields=True, rename=_OURS):
     """One completion of one prompt; `finish_reason` is None until the server has stated it."""
 
     text: str = ""
     index: int = 0
-    finish_reason: str | None = None
+    finish_reason: Annotated[str, Meta(min_length=1)] | None = None
     logprobs: Logprobs | None = None
     extra: dict[str, Any] = {}
 
@@ -291,7 +297,7 @@ class Choice(msgspec.Struct):
 UNFINISHED = (None, "", "interrupted", "stopped", "error")
 
 
-class Completion(msgspec.Struct, dict=True):
+class Completion(msgspec.Struct, dict=True, forbid_unknown_fields=True, rename=_OURS):
     """An answer of `POST /v1/completions`, whole or a chunk of one; the sum of the chunks is the answer.
 
     Fields that the API does not name are kept in `extra`. `request` is what was asked, where that is known;
@@ -299,14 +305,17 @@ class Completion(msgspec.Struct, dict=True):
     """
 
     id: str = ""
-    object: str = "text_completion"
+    object: str = USUAL
     created: int = 0
     model: str = ""
     choices: list[Choice] = []
     usage: Usage | None = None
-    system_fingerprint: str | None = None
+    system_fingerprint: Annotated[str, Meta(min_length=1)] | None = None
     extra: dict[str, Any] = {}
-    request: CompletionRequest | None = None
+    if TYPE_CHECKING:
+        request: CompletionRequest | None = None
+    else:
+        request: Any = None  # what it holds is written and never read
 
     @classmethod
     def sum(cls, chunks: Iterable[Completion]) -> Completion:
@@ -329,7 +338,7 @@ class Completion(msgspec.Struct, dict=True):
         created = rest.pop("created", None)
         return cls(
             id=_text(rest.pop("id", None)),
-            object=_text(rest.pop("object", None)) or "text_completion",
+            object=_text(rest.pop("object", None)) or USUAL,
             created=_whole_number(created),
             model=_text(rest.pop("model", None)),
             choices=[_choice(choice) for choice in choices],
@@ -337,6 +346,19 @@ class Completion(msgspec.Struct, dict=True):
             system_fingerprint=_text(rest.pop("system_fingerprint", None)) or None,
             extra=rest,
         )
+
+    @classmethod
+    def from_chunks(cls, payloads: Sequence[bytes]) -> list[Completion] | None:
+        """Return the completions in chunks of one line of JSON each, at a quarter of the cost of `from_dict`.
+
+        None where any is unusual, so that only `from_dict` understands it.
+        """
+        try:
+            completions = _decode_lines(b"\n".join(payloads))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        usual = [one for one in completions if one.choices and one.object == USUAL]
+        return completions if len(usual) == len(completions) == len(payloads) else None
 
     @property
     def text(self) -> str:
@@ -428,6 +450,9 @@ class Completion(msgspec.Struct, dict=True):
         return record(self), provenance(self)
 
 
+_decode_lines = msgspec.json.Decoder(Completion).decode_lines
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
@@ -509,44 +534,42 @@ class Growing:
 
     def __init__(self) -> None:
         self._whole = Completion(choices=[], extra={})
-        self._pieces: dict[int, list[str]] = {}
+        self._texts: dict[int, StringIO] = {}
         self._choices: dict[int, Choice] = {}
         self._started = False
 
     def add(self, chunk: Completion) -> None:
         """Add one chunk: texts and logprobs are joined by index, of everything else the last known counts."""
-        self._started = True
         whole = self._whole
-        whole.id = whole.id or chunk.id
+        if not self._started or not whole.id:
+            self._started = True
+            whole.id = whole.id or chunk.id
+            whole.model = whole.model or chunk.model
+            whole.created = whole.created or chunk.created
         whole.object = chunk.object
-        whole.model = whole.model or chunk.model
-        whole.created = whole.created or chunk.created
-        whole.system_fingerprint = chunk.system_fingerprint or whole.system_fingerprint
-        whole.request = chunk.request or whole.request
+        if chunk.request is not None:
+            whole.request = chunk.request
+        if chunk.system_fingerprint:
+            whole.system_fingerprint = chunk.system_fingerprint
         if chunk.usage is not None and (whole.usage is None or chunk.usage.total_tokens):
             whole.usage = chunk.usage
         if chunk.extra:
             whole.extra = {**whole.extra, **chunk.extra}
         for choice in chunk.choices:
-            self._add_choice(choice)
+            text = self._texts.get(choice.index)
+            if text is None:
+                self._begin(choice)
+            else:
+                text.write(choice.text)
+                if choice.finish_reason or choice.logprobs is not None or choice.extra:
+                    _extend(self._choices[choice.index], choice)
 
-    def _add_choice(self, choice: Choice) -> None:
-        known = self._choices.get(choice.index)
-        if known is None:
-            logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
-            self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
-            self._pieces[choice.index] = [choice.text]
-            return
-        self._pieces[choice.index].append(choice.text)
-        known.finish_reason = choice.finish_reason or known.finish_reason
-        known.extra = {**known.extra, **choice.extra} if choice.extra else known.extra
-        if choice.logprobs is None:
-            return
-        if known.logprobs is None:
-            known.logprobs = Logprobs() + choice.logprobs
-            return
-        for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
-            getattr(known.logprobs, name).extend(getattr(choice.logprobs, name))
+    def _begin(self, choice: Choice) -> None:
+        logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
+        self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
+        # It holds little more than the text: a list of pieces takes sixty bytes for each.
+        self._texts[choice.index] = text = StringIO(newline="")
+        text.write(choice.text)
 
     def completion(self, *, ended: str | None = None) -> Completion:
         """Return what has been added so far; `ended` is the finish_reason of choices that have none yet."""
@@ -555,11 +578,11 @@ class Growing:
             known = self._choices[index]
             logprobs = None if known.logprobs is None else Logprobs() + known.logprobs
             reason = known.finish_reason or ended
-            choices.append(Choice("".join(self._pieces[index]), index, reason, logprobs, known.extra))
+            choices.append(Choice(self._texts[index].getvalue(), index, reason, logprobs, known.extra))
         return msgspec.structs.replace(self._whole, choices=choices)
 
     def __bool__(self) -> bool:
-        return any(text for pieces in self._pieces.values() for text in pieces)
+        return any(text.tell() for text in self._texts.values())
 
     @property
     def started(self) -> bool:
@@ -574,6 +597,20 @@ class Growing:
     def finished(self) -> bool:
         """Say whether every choice seen so far has a finish_reason."""
         return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+
+
+def _extend(known: Choice, choice: Choice) -> None:
+    known.finish_reason = choice.finish_reason or known.finish_reason
+    known.extra = {**known.extra, **choice.extra} if choice.extra else known.extra
+    if choice.logprobs is None:
+        return
+    if known.logprobs is None:
+        known.logprobs = Logprobs() + choice.logprobs
+        return
+    known.logprobs.tokens += choice.logprobs.tokens
+    known.logprobs.token_logprobs += choice.logprobs.token_logprobs
+    known.logprobs.top_logprobs += choice.logprobs.top_logprobs
+    known.logprobs.text_offset += choice.logprobs.text_offset
 
 
 class Model(msgspec.Struct):

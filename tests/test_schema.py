@@ -311,6 +311,82 @@ def test_fields_that_the_api_does_not_name_are_kept():
     assert completion.to_dict() == ANSWER
 
 
+SCORES = {"tokens": [" a"], "token_logprobs": [-1], "top_logprobs": [{" a": -1.0}], "text_offset": [3]}
+
+
+USUAL = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "system_fingerprint": "fp"}
+USUAL_CHOICE = {"text": "a", "index": 0, "finish_reason": None, "logprobs": SCORES}
+ODD = {
+    "id": ["", None, 5],
+    "object": ["", None, "error", "text_completion.chunk"],
+    "created": [None, 1.0, 1.5, 2**70, True, "today"],
+    "model": [None, 7],
+    "usage": [None, {"prompt_tokens": 1}, {"prompt_tokens": None}, {"total_tokens": 2.0}, {"cost": 1}, {}, []],
+    "system_fingerprint": ["", None],
+    "extra": [{"a": 1}, {}],
+    "request": [None, {"prompt": "x"}],
+    "timings": [{"predicted_ms": 5}],
+    "choices": [[], None, {}, [USUAL_CHOICE, {"text": "b", "index": 1}], [5]],
+}
+ODD_CHOICE = {
+    "text": ["", None, 5, "\u2028", "\U0001f600"],
+    "index": [1, None, 2.0, True, -1, "0"],
+    "finish_reason": ["stop", "", 3],
+    "logprobs": [None, {**SCORES, "top_logprobs": None}, {**SCORES, "bytes": [1]}, {"extra": {"a": 1}}, {}, 5],
+    "extra": [{"a": 1}, {}],
+    "stop_reason": [None],
+}
+
+
+def changed(usual, odd):
+    """Return `usual` with each of its fields left out, and with each odd field."""
+    yield from ({name: value for name, value in usual.items() if name != absent} for absent in usual)
+    yield from ({**usual, name: value} for name, values in odd.items() for value in values)
+
+
+CHUNKS = [
+    {**USUAL, "choices": [USUAL_CHOICE]},
+    *({"choices": [USUAL_CHOICE], **named} for named in changed(USUAL, ODD)),
+    *({**USUAL, "choices": [one]} for one in changed(USUAL_CHOICE, ODD_CHOICE)),
+    USUAL,
+    {},
+]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS, ids=json.dumps)
+def test_chunks_that_are_read_together_are_what_each_is_by_itself(chunk):
+    """Whatever fields a chunk has, reading it among others gives what reading it alone does, or leaves it to that."""
+    plain = {"choices": [{"text": "b"}]}
+    together = Completion.from_chunks([json.dumps(one).encode() for one in (plain, chunk, plain)])
+    if together is not None:
+        assert list(map(repr_of, together)) == [repr_of(Completion.from_dict(one)) for one in (plain, chunk, plain)]
+        assert together[1].object == "text_completion"
+        assert together[1].choices
+
+
+def test_usual_chunks_are_read_together():
+    """A chunk with every field that the API names, and one with only some, are not left to be read alone."""
+    usual = {**USUAL, "choices": [USUAL_CHOICE], "usage": None}
+    assert Completion.from_chunks([json.dumps(usual).encode(), b'{"choices":[{"text":"b"}]}']) is not None
+
+
+def repr_of(completion):
+    """Return all that a completion holds, with the types of its values."""
+    return repr([getattr(completion, name) for name in completion.__struct_fields__ if name != "choices"]) + "".join(
+        repr([getattr(choice, name) for name in choice.__struct_fields__]) for choice in completion.choices
+    )
+
+
+@pytest.mark.parametrize(
+    "odd", [b'{"choices":[{"text":"\\ud83d"}]}', b'{"choices":[{"text":"\xff"}]}', b"[DONE]", b"", b"{}{}"]
+)
+def test_what_is_no_plain_json_is_left_to_be_read_alone(odd):
+    """Halves of characters, bytes that are no UTF-8, the end, nothing, and two values are not read among others."""
+    plain = b'{"choices":[{"text":"a"}]}'
+    assert [one.text for one in Completion.from_chunks([plain, plain])] == ["a", "a"]
+    assert Completion.from_chunks([plain, odd, plain]) is None
+
+
 def test_unknown_fields_survive_the_sum():
     """Adding chunks loses none of the fields that the API does not name."""
     assert Completion.sum([Completion.from_dict(ANSWER)]).to_dict() == ANSWER
