@@ -188,12 +188,13 @@ class Client:
         """Return the completion of `prompt` as an iterator of chunks whose sum it is."""
         return self.send(self.request(prompt, model=model, **{**parameters, "stream": True}))
 
-    def send(self, request: CompletionRequest, *, sample: int | None = None) -> Stream:
+    def send(self, request: CompletionRequest, *, sample: int | None = None, frame: float = 0.0) -> Stream:
         """Return the answer to `request` as an iterator of chunks; nothing is sent before the first is asked for.
 
-        `sample` picks one of several recordings of this request on the cassette, from 1.
+        `sample` picks one of several recordings of this request on the cassette, from 1. `frame` is for what a person
+        watches: after the first, chunks that come within so many seconds are read together, which costs far less.
         """
-        return Stream(self, request, sample)
+        return Stream(self, request, sample, frame)
 
     def complete_many(
         self,
@@ -272,9 +273,11 @@ class Stream:
     ends without an error, in the middle of a wait too.
     """
 
-    def __init__(self, client: Client, request: CompletionRequest, sample: int | None = None) -> None:
+    def __init__(
+        self, client: Client, request: CompletionRequest, sample: int | None = None, frame: float = 0.0
+    ) -> None:
         # The call does not know the stream, so that a stream that nobody holds any more ends at once.
-        self._call = _Call(client, request, sample)
+        self._call = _Call(client, request, sample, frame)
         self._chunks = self._call.run()
 
     @property
@@ -325,9 +328,10 @@ class Stream:
 class _Call:
     """One request at work: its attempts, its chunks, and what another thread may do to it."""
 
-    def __init__(self, client: Client, request: CompletionRequest, sample: int | None) -> None:
+    def __init__(self, client: Client, request: CompletionRequest, sample: int | None, frame: float) -> None:
         self.request = request
         self._sample = sample
+        self._frame = frame
         self.stopped = threading.Event()
         self.replayed = False
         self._lock = threading.Lock()
@@ -399,7 +403,7 @@ class _Call:
             self.stopped.wait(wait.seconds)
 
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
-        watch = Watch(self._client.endpoint.timeout)
+        watch = Watch(self._client.endpoint.timeout, self._frame)
         with self._lock:
             self._watch = watch
         try:
@@ -453,6 +457,7 @@ class _Call:
         if self.stopped.is_set():
             return
         reader.check_end(self._growing)
+        watch.frame = 0.0
         watch.restart(DRAIN_SECONDS)
         with contextlib.suppress(CompletionsError):
             # What follows [DONE] is the end of the transfer: once it is read the connection can be used again.

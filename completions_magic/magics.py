@@ -49,7 +49,7 @@ from .spread import spread_or_ask
 from .sweep import CONCURRENCY, Board, Point, Sweep, at_point, check_sweep
 from .tape import Tape
 from .verdict import Answered, Verdict, judge
-from .views import VIEWS, View, choose_kind, choose_view
+from .views import FLUSH_SECONDS, VIEWS, View, choose_kind, choose_view
 
 if TYPE_CHECKING:
     from .distribution import DistributionView
@@ -292,7 +292,8 @@ class Session:
     def _run(self, task: Task, *, whole_cell: bool) -> Any:
         """Stream the answer into a view, bind it, and return the cell's result."""
         _check_sample(task.options.sample, task.client, task.request)
-        stream = task.client.send(task.request, sample=task.options.sample)
+        frame = FLUSH_SECONDS if whole_cell and not task.options.quiet else 0.0
+        stream = task.client.send(task.request, sample=task.options.sample, frame=frame)
         view = self._view(task, task.request, stream.stop, whole_cell=whole_cell)
         task.client.on_wait = lambda wait: view.say(str(wait))
         try:
@@ -358,7 +359,7 @@ class Session:
             # Named by its ordinal in the grid, so that the same cell asks, next time, only for what is missing.
             again[task.request.encode()] += 1
             sample = None if task.client.cassette is None else again[task.request.encode()]
-            streams.append(task.client.send(task.request, sample=sample))
+            streams.append(task.client.send(task.request, sample=sample, frame=0.0 if options.quiet else FLUSH_SECONDS))
         board = Board([sweep.points[place] for place in tasks], streams, options.concurrency or CONCURRENCY)
         first = next(iter(tasks.values()))
         view = self._view(first, board.request, board.stop, whole_cell=whole_cell, names=board.labels)

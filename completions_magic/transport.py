@@ -27,18 +27,23 @@ FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolE
 class Watch:
     """Seconds left until something must have come; and the socket that is being read or connected meanwhile.
 
-    Who has got what was waited for sets `heard`: the time begins anew when it is looked at next.
+    Who has got what was waited for sets `heard`: the time begins anew when it is looked at next. Once something has
+    come, what comes within `frame` seconds is read together: who looks at it sees no difference.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, frame: float = 0.0) -> None:
         self.limit = limit
+        self.frame = frame
         self.heard = False
+        self._flows = False
+        self._next = 0.0
         self.socket: socket.socket | None = None
         self._until = time.monotonic() + limit
 
     def restart(self, limit: float | None = None) -> None:
         """Begin anew: what was waited for has come."""
         self.heard = False
+        self._flows = True
         self._until = time.monotonic() + (self.limit if limit is None else limit)
 
     @property
@@ -47,6 +52,15 @@ class Watch:
         if self.heard:
             self.restart()
         return max(0.0, self._until - time.monotonic())
+
+    def rest(self) -> bool:
+        """Wait until the frame is over, if anything has come in it; say whether more may have come meanwhile."""
+        rests = self.frame > 0 and (self._flows or self.heard)
+        if rests:
+            time.sleep(max(0.0, self._next - time.monotonic()))
+        self._flows = False
+        self._next = time.monotonic() + self.frame
+        return rests
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -87,6 +101,7 @@ class WatchedStream(httpcore.NetworkStream):
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._joiner = ChunkJoiner()
+        self._filled = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has come, of about `max_bytes` at most, its HTTP chunks joined."""
@@ -96,9 +111,27 @@ class WatchedStream(httpcore.NetworkStream):
         return b""
 
     def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
+        watch = _watch.get()
+        most = min(max_bytes, RECEIVE_BYTES)
         with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
+            # A stream that fills the buffer is faster than any frame.
+            rested = watch is not None and not self._filled and watch.rest()
             self._socket.settimeout(_patience(self._socket, timeout))
-            return self._socket.recv(min(max_bytes, RECEIVE_BYTES))
+            received = self._socket.recv(most)
+        if rested and isinstance(self._socket, ssl.SSLSocket):
+            received += self._received_meanwhile(self._socket, most - len(received))
+        self._filled = len(received) > most // 2
+        return received
+
+    @staticmethod
+    def _received_meanwhile(secured: ssl.SSLSocket, most: int) -> bytes:
+        """Return the records that have come already: TLS gives one at a time, and a server may write one a token."""
+        received = b""
+        secured.settimeout(0)
+        with contextlib.suppress(OSError):  # none any more; or the end, which the next read meets again
+            while len(received) < most and (record := secured.recv(most - len(received))):
+                received += record
+        return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""
