@@ -325,6 +325,22 @@ class Stream:
         self.close()
 
 
+class _Reading:
+    """Notes, within a block, which `thread` waits for the endpoint; `lock` is held while that changes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.thread: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.thread = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.thread = None
+
+
 class _Call:
     """One request at work: its attempts, its chunks, and what another thread may do to it."""
 
@@ -334,8 +350,7 @@ class _Call:
         self._frame = frame
         self.stopped = threading.Event()
         self.replayed = False
-        self._lock = threading.Lock()
-        self._reader: int | None = None
+        self._reading = _Reading()
         self._client = client
         self._growing = Growing()
         self._waits = _waits.get()  # where it is asked, not where it is read: that may be another thread
@@ -353,8 +368,8 @@ class _Call:
 
     def stop(self) -> None:
         self.stopped.set()
-        with self._lock:
-            watch, reader = self._watch, self._reader
+        with self._reading.lock:
+            watch, reader = self._watch, self._reading.thread
             shut = watch is not None and watch.interrupt()
             if not shut and reader == threading.main_thread().ident and reader and hasattr(signal, "pthread_kill"):
                 # It computes in process, or waits where no socket is known: for a name to be looked up.
@@ -404,31 +419,20 @@ class _Call:
 
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
         watch = Watch(self._client.endpoint.timeout, self._frame)
-        with self._lock:
+        with self._reading.lock:
             self._watch = watch
         try:
             yield from self._answer(body, watch)
         finally:
             self._let_go()
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Within the block this thread waits for the endpoint, and `stop` may interrupt it."""
-        with self._lock:
-            self._reader = threading.get_ident()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._reader = None
-
     def _let_go(self) -> None:
         """Forget the connection: from here on it may be another request's, and must not be shut."""
-        with self._lock:
+        with self._reading.lock:
             self._watch = None
 
     def _answer(self, body: bytes, watch: Watch) -> Generator[Completion, None, None]:
-        with self._reading():
+        with self._reading:
             response = self._client.endpoint.open("POST", "/completions", watch, body, sample=self._sample)
         self.replayed = "replayed" in response.extensions
         if watch.socket is None and "network_stream" in response.extensions:
@@ -465,7 +469,7 @@ class _Call:
 
     def _read(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         while True:
-            with self._reading():
+            with self._reading:
                 piece = next(pieces, None)
             if piece is None:
                 return

@@ -148,12 +148,12 @@ class Endpoint:
         request = connection.build_request(method, self._url(route), content=body, headers=headers)
         if sample is not None:
             request.extensions["sample"] = sample
-        with translated(self), watch.watching():
+        with translated(self), watch:
             response = connection.send(request, stream=True)
         if response.is_success:
             return response
         try:
-            with watch.watching():
+            with watch:
                 watch.restart(ERROR_BODY_SECONDS)
                 raise self._refusal(response)
         finally:
@@ -168,8 +168,12 @@ class Endpoint:
         """Yield the body of `response` as it comes; raise where it is cut or nothing comes while `watch` waits."""
         coming = response.iter_bytes()
         while True:
-            with translated(self, streaming=True), watch.watching():
-                piece = next(coming, None)
+            try:
+                with watch:
+                    piece = next(coming, None)
+            except httpx.HTTPError:
+                with translated(self, streaming=True):
+                    raise
             if piece is None:
                 return
             yield piece

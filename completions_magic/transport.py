@@ -62,14 +62,12 @@ class Watch:
         self._next = time.monotonic() + self.frame
         return rests
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Apply to what this thread reads within the block."""
-        token = _watch.set(self)
-        try:
-            yield
-        finally:
-            _watch.reset(token)
+        self._token = _watch.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _watch.reset(self._token)
 
     def interrupt(self) -> bool:
         """Shut the socket, from any thread: a read or a connect on it ends. Say whether there was one."""
@@ -113,7 +111,7 @@ class WatchedStream(httpcore.NetworkStream):
     def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
         watch = _watch.get()
         most = min(max_bytes, RECEIVE_BYTES)
-        with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
+        with READING:
             # A stream that fills the buffer is faster than any frame.
             rested = watch is not None and not self._filled and watch.rest()
             self._socket.settimeout(_patience(self._socket, timeout))
@@ -135,7 +133,7 @@ class WatchedStream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of `buffer`."""
-        with _mapped(httpcore.WriteTimeout, httpcore.WriteError):
+        with WRITING:
             self._joiner.begin()
             self._socket.settimeout(_patience(self._socket, timeout))
             self._socket.sendall(buffer)
@@ -148,7 +146,7 @@ class WatchedStream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         """Return the stream within TLS, its peer verified."""
-        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+        with CONNECTING:
             try:
                 self._socket.settimeout(_patience(self._socket, timeout))
                 return WatchedStream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
@@ -188,7 +186,7 @@ class WatchedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002  # httpcore's signature
     ) -> httpcore.NetworkStream:
         """Return a connection to the first address of `host` that answers."""
-        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+        with CONNECTING:
             failure: OSError = OSError(f"{host} has no address")
             for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 connecting = socket.socket(family, kind, protocol)
@@ -207,14 +205,26 @@ class WatchedBackend(httpcore.NetworkBackend):
             raise failure
 
 
-@contextlib.contextmanager
-def _mapped(timeout: type[Exception], failure: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise timeout(str(error)) from error
-    except OSError as error:
-        raise failure(str(error)) from error
+class _Mapped:
+    """Raises the failures of a socket as those of httpcore; a class, for it is entered at every read."""
+
+    def __init__(self, timeout: type[Exception], failure: type[Exception]) -> None:
+        self._timeout = timeout
+        self._failure = failure
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise self._timeout(str(error)) from error
+        if isinstance(error, OSError):
+            raise self._failure(str(error)) from error
+
+
+READING = _Mapped(httpcore.ReadTimeout, httpcore.ReadError)
+WRITING = _Mapped(httpcore.WriteTimeout, httpcore.WriteError)
+CONNECTING = _Mapped(httpcore.ConnectTimeout, httpcore.ConnectError)
 
 
 class WatchedTransport(httpx.BaseTransport):

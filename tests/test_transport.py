@@ -59,7 +59,7 @@ def read(stream, watch):
     came = []
 
     def reading():
-        with watch.watching():
+        with watch:
             came.append(stream.read(RECEIVE_BYTES, 10))
 
     thread = threading.Thread(target=reading, daemon=True)
