@@ -107,7 +107,8 @@ class Asking:
             for label, columns in self._rows.rows:
                 self.batch.rows.append(Row(label, columns))
         if self.pace.stopped.is_set():
-            self.batch.ended = self._reason
+            goes_on = "" if self._asked is None else "; the same cell asks for the rest"
+            self.batch.ended = self._reason + goes_on
         if interrupted:
             raise Interrupted
         return self.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .asking import Asking
-from .errors import OptionError
+from .errors import OptionError, PromptError
 from .options import Options
 from .prompt import names_in, render
 from .rows import ROW, read_rows
@@ -29,6 +30,7 @@ DTYPES = {
     "completion_tokens": "Int64",
     "error": "object",
 }
+MISSING = ("NAType", "NaTType")
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,32 @@ class RowPrompt:
     def of(cls, body: str, seen: Mapping[str, Any], parameters: Mapping[str, Any], *, raw: bool) -> RowPrompt:
         """Return the prompt of a body, or of the row itself where there is none; it keeps only the names in use."""
         body = body if body.strip() else "{{ row }}"
+        if not raw and not names_in(body):
+            raise PromptError(
+                "the prompt is the same for every row: name a column, {{ column }}, or the row itself, {{ row }}; "
+                "--raw sends it as it stands"
+            )
         names = {name: seen[name] for name in names_in(body) if name in seen}
         return cls(body, names, parameters, raw)
 
     def request(self, client: Client, columns: Mapping[str, Any]) -> CompletionRequest:
-        """Return the request of a row; raise PromptError for a name that is no column and no variable."""
-        prompt, suffix = render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
+        """Return the request of a row; raise PromptError for a name that is no column and no variable, or is missing.
+
+        Missing is None or NaN, which as words in a prompt would be taken for text.
+        """
+        for name in [] if self.raw else names_in(self.body):
+            if name in columns and _is_missing(columns[name]):
+                raise PromptError(f"{{{{ {name} }}}} is missing in this row: it is {columns[name]}")
+        try:
+            prompt, suffix = render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
+        except PromptError as error:
+            raise PromptError(f"{error}; the names of a row are {', '.join(columns)}") from None
         return client.request(prompt, **({} if suffix is None else {"suffix": suffix}), **self.parameters)
+
+
+def _is_missing(value: object) -> bool:
+    # NA and NaT are of pandas, which need not be there.
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in MISSING
 
 
 def is_lazy(source: object) -> bool:

@@ -79,7 +79,8 @@ def _variable(flag: str, named: Any, seen: Mapping[str, Any]) -> Any:
     if not isinstance(named, str):
         return named
     if named not in seen:
-        raise OptionError(f"{flag} takes a variable's name, and there is no {named!r}{nearest(named, seen)}")
+        hint = nearest(named, seen) if named.isidentifier() else "; an expression needs a name first"
+        raise OptionError(f"{flag} takes a variable's name, and there is no {named!r}{hint}")
     return seen[named]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import time
 from collections import deque
@@ -75,6 +76,7 @@ class Order:
                 cassette=Cassette(Reel(), record="all") if self.records else None,
                 pace=Pace(),
             )
+            atexit.register(_clients[known].close)
         return _clients[known]
 
 

@@ -167,6 +167,37 @@ def test_what_does_not_go_with_rows_is_said_before_anything_is_sent(cells, echo,
     assert echo.heard == []
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=str)
+def test_what_is_missing_is_no_text(cells, echo, missing):
+    """None and NaN are not sent as words: the row says which column is missing, and the others are asked."""
+    cells.names["rows"] = [{"x": missing}, {"x": "a"}, {"x": "b", "y": missing}]
+    batch = ask(cells, echo, "-i rows", "{{ x }}")
+    assert batch.texts == [None, "<a>", "<b>"]
+    assert str(batch[0].error) == f"{{{{ x }}}} is missing in this row: it is {missing}"
+
+
+def test_a_name_that_is_no_column_is_told_with_the_columns(cells, echo):
+    """Whoever thinks of another input sees what this one has."""
+    cells.names["rows"] = ["a", "b"]
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows\n{{{{ text }}}}")
+    assert str(result.error_in_exec).endswith("; the names of a row are row")
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "said"),
+    [
+        ("-i rows", "Hello", "the prompt is the same for every row"),
+        ("-i rows.x", "{{ row }}", "an expression needs a name first"),
+    ],
+)
+def test_a_slip_with_rows_is_told_before_anything_is_sent(cells, echo, options, body, said):
+    """A prompt without a column, and an input that is no name."""
+    cells.names["rows"] = ["a", "b"]
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} {options}\n{body}")
+    assert said in str(result.error_in_exec)
+    assert echo.heard == []
+
+
 def test_rows_travel_packed(cells, echo):
     """With --pack the prompts of several rows are one request; each row gets its own choices, the first the usage."""
     cells.names["rows"] = list("abcde")
