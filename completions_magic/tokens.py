@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .client import Client, Stream
-from .errors import CompletionsError
 from .inert import inert, one_line
-from .slot import Slot, script, style
+from .live import Live, in_words
+from .slot import script, style
 from .tree import Node, TokenTree
 
 if TYPE_CHECKING:
     from .schema import Completion
 
-FLUSH_SECONDS = 0.04
-CLOSE_SECONDS = 2.0
-"""A server that has not sent the head of its answer may keep a stopped thread for longer than this."""
 PAGE = 32
 """Nodes in a page: a full one is sent once, the last one up to 25 times a second while tokens come."""
 PROMPT_SHOWN = 400
 LONGEST_NAME = 80
 
 
-class TokenView(Slot):
+class TokenView(Live):
     """Shows the tokens of `completion`; those that replace them, and the text from there, come from `client`.
 
     `bind` is called with a name and the current branch when a person gives it a variable's name; without it the
@@ -41,9 +37,7 @@ class TokenView(Slot):
     def __init__(
         self, completion: Completion, client: Client, bind: Callable[[str, Completion], None] | None = None
     ) -> None:
-        self._lock = threading.RLock()
         self._stream: Stream | None = None
-        self._workers: list[threading.Thread] = []
         self._rows: list[list[Any]] = []
         self._tree = TokenTree(completion)
         self._current = self._tip = self._tree.nodes[1]
@@ -62,15 +56,6 @@ class TokenView(Slot):
         """The branch on screen, as it is now."""
         with self._lock:
             return self._tree.completion(self._current).remember(self._client)
-
-    def close(self) -> None:
-        """End what is being streamed, and remove the view."""
-        with self._lock:
-            self._stop()
-        for worker in self._workers:
-            if worker is not threading.current_thread():
-                worker.join(CLOSE_SECONDS)
-        super().close()
 
     def plain(self) -> str:
         """Return every branch as plain text."""
@@ -92,7 +77,7 @@ class TokenView(Slot):
             try:
                 self._obey(content)
             except Exception as error:  # noqa: BLE001  # a person's own `bind` may raise anything; the view lives on
-                self.put(line=_in_words(error), failed=True)
+                self.put(line=in_words(error), failed=True)
 
     def _obey(self, content: Any) -> None:
         nodes = self._tree.nodes
@@ -119,10 +104,12 @@ class TokenView(Slot):
         self._current = chosen = self._tree.branch(node, list(node.alternatives)[which])
         if not chosen.children:
             self._tip = chosen
-            self._stream = self._client.send(self._tree.request_from(chosen))
-            worker = threading.Thread(target=self._run, args=(self._stream,), name="completions-tokens", daemon=True)
-            self._workers = [*(known for known in self._workers if known.is_alive()), worker]
-            worker.start()
+            self._stream = stream = self._client.send(self._tree.request_from(chosen))
+            self._follow(
+                lambda: self._read(stream),
+                lambda: self.put(**self._tokens()),
+                lambda error: self._end(stream, "error", in_words(error)),
+            )
         self.put(line="", failed=False, **self._state())
 
     def _stop(self) -> None:
@@ -140,20 +127,6 @@ class TokenView(Slot):
         self.put(line=line, failed=bool(line), **self._state())
         self.refresh()
 
-    def _run(self, stream: Stream) -> None:
-        """Read the stream into the tree, in a thread of its own; another shows what has come."""
-        ended = threading.Event()
-        ticker = threading.Thread(target=self._tick, args=(ended,), name="completions-tokens-ticker", daemon=True)
-        ticker.start()
-        try:
-            self._read(stream)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the person who looks at the view reads it there
-            with self._lock:
-                self._end(stream, "error", _in_words(error))
-        finally:
-            ended.set()
-            ticker.join()
-
     def _read(self, stream: Stream) -> None:
         with contextlib.closing(stream):
             for chunk in stream:
@@ -163,11 +136,6 @@ class TokenView(Slot):
                     self._tip = self._tree.extend(self._tip, chunk)
         with self._lock:
             self._end(stream)
-
-    def _tick(self, ended: threading.Event) -> None:
-        while not ended.wait(FLUSH_SECONDS):
-            with self._lock:
-                self.put(**self._tokens())
 
     def _fixed(self) -> dict[str, Any]:
         """Return what never changes."""
@@ -210,8 +178,3 @@ class TokenView(Slot):
         which = list(node.alternatives).index(node.token) if node.token in node.alternatives else -1
         parent = None if node.parent is None else node.parent.id
         return [parent, inert(node.token), inert(node.text), node.logprob, others, which]
-
-
-def _in_words(error: Exception) -> str:
-    known = isinstance(error, CompletionsError)
-    return one_line(str(error) if known else f"{type(error).__name__}: {error}", 300)

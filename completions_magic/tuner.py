@@ -19,14 +19,13 @@ from .errors import CompletionsError, ConversionError
 from .heatmap import preformatted
 from .inert import inert, one_line
 from .knobs import Original, Setting, faces, shown, table
+from .live import LONGEST_LINE, Live, in_words
 from .options import Options
 from .profiles import known_profiles
 from .schema import Completion, CompletionRequest
-from .slot import Slot, script, style
-from .views import FLUSH_SECONDS, MOST_PANES, Meters, Pages
+from .slot import script, style
+from .views import MOST_PANES, Meters, Pages
 
-CLOSE_SECONDS = 2.0
-LONGEST_LINE = 300
 NOTHING_YET = "nothing has come yet"
 DEFAULTS = "every parameter at the server's default"
 
@@ -119,7 +118,7 @@ class Run:
         return "\n".join(f"[{at}/{len(choices)}] {inert(choice.text)}" for at, choice in enumerate(choices, 1))
 
 
-class Tuner(Slot):
+class Tuner(Live):
     """Shows the knobs of a request; each run streams into the panel, and the last is bound and saved.
 
     `options` and `body` are the cell's. What is in the saved file is the record of the run that is bound, and a
@@ -132,7 +131,6 @@ class Tuner(Slot):
     _css = style("tuner.css")
 
     def __init__(self, options: Options, body: str, bench: Bench) -> None:
-        self._lock = threading.RLock()
         self._bench = bench
         self._original = Original.of(options, body)
         self._setting = self._original.setting
@@ -142,7 +140,6 @@ class Tuner(Slot):
         self._failure = ""
         self._edition = 0
         self._pins: list[int] = []
-        self._workers: list[threading.Thread] = []
         task = bench.prepare(self._original.options, self._original.body)
         super().__init__(task.request.encode(), **self._fixed(task), **self._panel(), **self._inherited(task))
         self.on_msg(self._hear)
@@ -163,15 +160,6 @@ class Tuner(Slot):
         run.completion = completion
         self._runs.append(run)
         self._bound = run
-
-    def close(self) -> None:
-        """End what is being streamed, and remove the panel."""
-        with self._lock:
-            self._stop()
-        for worker in self._workers:
-            if worker is not threading.current_thread():
-                worker.join(CLOSE_SECONDS)
-        super().close()
 
     def plain(self) -> str:
         """Return the record of the run that is bound, and what was set."""
@@ -220,7 +208,7 @@ class Tuner(Slot):
         try:
             act()
         except Exception as error:  # noqa: BLE001  # a prompt may name anything; the person who looks reads it there
-            self.put(line=_in_words(error), failed=True)
+            self.put(line=in_words(error), failed=True)
 
     def _obey(self, content: Any) -> None:
         match content:
@@ -259,10 +247,8 @@ class Tuner(Slot):
         run = self._running = Run(len(self._runs), setting, task)
         self._runs.append(run)
         task.client.on_wait = lambda wait: self.put(line=one_line(str(wait)), failed=False)
-        worker = threading.Thread(target=self._work, args=(run,), name="completions-tuner", daemon=True)
-        self._workers = [*(known for known in self._workers if known.is_alive()), worker]
         self.put(line="", failed=False, **self._card(run), **run.values(), **self._state(run), **self._inherited(task))
-        worker.start()
+        self._follow(lambda: self._read(run), lambda: self._show(run), lambda error: self._end(run, "error", error))
 
     def _stop(self, ended: str = "stopped") -> None:
         """End the stream in flight; its thread adds nothing from now on."""
@@ -291,26 +277,12 @@ class Tuner(Slot):
             self._bound = run
         if failure is not None:
             run.task.keep(completion)
-            return _in_words(failure)
+            return in_words(failure)
         try:
             run.task.bind(completion) if any(completion.texts) else run.task.keep(completion)
         except ConversionError as error:
-            return "" if run.state == "stopped" else _in_words(error)
+            return "" if run.state == "stopped" else in_words(error)
         return ""
-
-    def _work(self, run: Run) -> None:
-        """Read the answer, in a thread of its own; another shows what has come."""
-        ended = threading.Event()
-        ticker = threading.Thread(target=self._tick, args=(run, ended), name="completions-tuner-ticker", daemon=True)
-        ticker.start()
-        try:
-            self._read(run)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the person who looks at the panel reads it there
-            with self._lock:
-                self._end(run, "error", error)
-        finally:
-            ended.set()
-            ticker.join()
 
     def _read(self, run: Run) -> None:
         with contextlib.closing(run.stream):
@@ -325,11 +297,9 @@ class Tuner(Slot):
         with self._lock:
             self._end(run)
 
-    def _tick(self, run: Run, ended: threading.Event) -> None:
-        while not ended.wait(FLUSH_SECONDS):
-            with self._lock:
-                if run is self._running:
-                    self.put(**run.values())
+    def _show(self, run: Run) -> None:
+        if run is self._running:
+            self.put(**run.values())
 
     def _restore(self, run: Run) -> None:
         """Put the knobs back to where they were for a run, and show its text."""
@@ -369,7 +339,7 @@ class Tuner(Slot):
             try:
                 names = [one_line(model.id, LONGEST_LINE) for model in client.models()]
             except CompletionsError as error:
-                self.put(line=_in_words(error), failed=True)
+                self.put(line=in_words(error), failed=True)
             else:
                 self.put(models={"profile": profile, "names": names})
 
@@ -469,8 +439,3 @@ def _whole(pieces: list[list[str]]) -> list[list[str]]:
         else:
             joined.append([shown_as, text])
     return joined
-
-
-def _in_words(error: BaseException) -> str:
-    known = isinstance(error, CompletionsError)
-    return one_line(str(error) if known else f"{type(error).__name__}: {error}", LONGEST_LINE)
