@@ -215,7 +215,7 @@ class FrontEnd:
     def close(self) -> None:
         """Stop the server and its kernels."""
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)  # a busy machine ends its kernels slowly
         self._reader.join()
         self._process.stderr.close()
 
