@@ -64,7 +64,8 @@ class Endpoint:
         self.name = profile.name
         self.key = key
         self._missing: ProfileError | None = None
-        if key is None:
+        replays = cassette is not None and cassette.record == "none"
+        if key is None and not (replays and profile.api_key_from):  # nobody is asked for what is not sent
             try:
                 self.key = profile.key()
             except ProfileError as error:
@@ -210,10 +211,11 @@ class Endpoint:
 
     def _next_step(self, error: CompletionsError) -> str:
         if isinstance(error, AuthenticationError):
-            variable = self.profile.api_key_env
-            return (
-                f" (check the key in {variable})" if variable else " (it wants a key: --api-key-env names its variable)"
-            )
+            place = self.profile.place
+            if place is None:
+                return " (it wants a key: --api-key-env or --api-key-from names its place)"
+            again = place.forget(self.name, self.profile.origin)
+            return " (the key that you typed is forgotten: run it again)" if again else f" (check the key in {place})"
         if isinstance(error, NotFoundError):
             usual = self.profile.base_url == LOCAL or self.profile.base_url.endswith("/v1")
             path = "" if usual else "; a base URL usually ends in /v1"

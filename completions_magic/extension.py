@@ -23,6 +23,8 @@ class CompletionsMagics(Configurable):
     profile = traitlets.Unicode("", help="the endpoint, by name").tag(config=True)
     base_url = traitlets.Unicode("", help="the endpoint, by address, up to /v1").tag(config=True)
     api_key_env = traitlets.Unicode("", help="the environment variable that holds its key").tag(config=True)
+    api_key_from = traitlets.Unicode("", help="or where else it is: .env:NAME, keyring:NAME, prompt").tag(config=True)
+    allow_http = traitlets.Bool(default_value=False, help="let the key go without TLS").tag(config=True)
     model = traitlets.Unicode("", help="the model").tag(config=True)
     parameters = traitlets.Dict(help="sampling parameters of every request, by name").tag(config=True)
     view = traitlets.Unicode("auto", help="what shows while it comes: auto, widget, text, none").tag(config=True)

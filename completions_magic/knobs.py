@@ -71,7 +71,7 @@ class Original:
         )
         if options.profile != self.options.profile:
             # Another profile is another address: what the line said of the first one's does not hold for it.
-            return replace(options, base_url=None, api_key_env=None)
+            return replace(options, base_url=None, api_key_env=None, api_key_from=None, allow_http=False)
         return options
 
     def value(self, name: str, text: str) -> Any:

@@ -257,12 +257,19 @@ class Session:
 
     def _profile(self, options: Options) -> Profile:
         name, base_url = options.profile or self._settings.profile or None, options.base_url
-        key = options.api_key_env
+        said: Options | CompletionsMagics = options
         if options.profile is None and base_url is None:
             # A setting's key belongs to the setting's address, not to one on the line.
             base_url = self._settings.base_url or None
-            key = key or self._settings.api_key_env or None
-        profile = choose_profile(name, base_url=base_url, api_key_env=key, model=options.model)
+            said = options if options.api_key_env or options.api_key_from else self._settings
+        profile = choose_profile(
+            name,
+            base_url=base_url,
+            api_key_env=said.api_key_env or None,
+            api_key_from=said.api_key_from or None,
+            allow_http=options.allow_http or said.allow_http,
+            model=options.model,
+        )
         if not name and base_url is None and self._settings.model and options.model is None:
             return replace(profile, model=self._settings.model)
         return profile if profile.model else replace(profile, model=self._settings.model or None)
@@ -558,7 +565,7 @@ class Session:
         used = self._profile(Options()).name
         for profile in known_profiles().values():
             mark = "*" if profile.name == used else " "
-            key = f"key in {profile.api_key_env}" if profile.api_key_env else "no key"
+            key = f"key in {profile.place}" if profile.place else "no key"
             model = profile.model or "no model named"
             print(f"{mark} {profile.name:<16} {profile.base_url:<34} {key:<24} {model:<16} {profile.source}")
         if used not in known_profiles():
@@ -574,10 +581,10 @@ class Session:
 
     def _trust(self, name: str) -> None:
         profile = find_profile(name)
-        if profile.api_key_env is None:
+        if profile.place is None:
             raise OptionError(f"{name} names no key: there is nothing to agree to")
         trust(profile)
-        print(f"{profile.api_key_env} may be sent to {profile.origin}")
+        print(f"{profile.place} may be sent to {profile.origin}")
 
     def _completion(self, name: str | None) -> Completion:
         completion = self.last if name is None else self.shell.user_ns.get(name)

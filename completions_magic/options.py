@@ -86,6 +86,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--profile",), "profile", "NAME", "where", "the endpoint, by name"),
     Option(("--base-url",), "base_url", "URL", "where", "the endpoint, by address, up to /v1"),
     Option(("--api-key-env",), "api_key_env", "VAR", "where", "the environment variable that holds its key"),
+    Option(
+        ("--api-key-from",), "api_key_from", "PLACE", "where", "or where else it is: .env:NAME, keyring:NAME, prompt"
+    ),
+    Option(("--allow-http",), "allow_http", None, "where", "let the key go to another machine without TLS"),
     Option(("--timeout",), "timeout", "S", "where", "longest silence, in seconds"),
     Option(("--retries",), "retries", "K", "where", "how often to try again before anything has arrived"),
     Option(("--bg",), "background", None, "where", "return at once; the answer is bound when it has ended"),
@@ -126,6 +130,8 @@ class Options:
     profile: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
+    api_key_from: str | None = None
+    allow_http: bool = False
     timeout: float | None = None
     retries: int | None = None
     background: bool = False
@@ -244,7 +250,7 @@ def _option(word: str) -> Option | None:
 def _unknown(flag: str) -> str:
     bare = flag.lstrip("-").replace("_", "-")
     if bare in ("api-key", "key", "token"):
-        return "a key never goes on the line: --api-key-env names the environment variable that holds it"
+        return "a key never goes on the line: --api-key-env or --api-key-from names the place where it is"
     shown = shorten(flag, 24)
     if not flag.startswith("-"):
         hint = f" (did you mean --{bare}?)" if "--" + bare in BY_FLAG else ""

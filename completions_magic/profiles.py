@@ -1,8 +1,7 @@
 """Profiles: named endpoints, and where the key of each comes from.
 
-A profile never holds a key, only the name of the environment variable that does. Profiles come from the built-in
-table, then `profiles.toml` in the user's configuration folder, then `completions.toml` beside the notebook; the
-last one found by a name counts.
+A profile never holds a key, only where it is kept. Profiles come from the built-in table, then `profiles.toml` in
+the user's configuration folder, then `completions.toml` beside the notebook; the last one found by a name counts.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ import msgspec
 import platformdirs
 
 from .errors import ProfileError, nearest, shorten
-from .key import ApiKey, problem_of
+from .key import ApiKey
+from .place import FORMS, Place
 from .schema import KNOBS
 
 LOCAL = "local"
@@ -38,7 +38,8 @@ TRUSTED = "trusted"
 class Profile:
     """A named endpoint: `base_url` up to and including `/v1`, the key's variable, the model, default parameters.
 
-    `source` says where the profile was read; `allow_http` lets a key go to another machine without TLS.
+    `source` says where the profile was read; `allow_http` lets a key go to another machine without TLS;
+    `api_key_from` names another place of the key: `.env:NAME`, `keyring:NAME` or `prompt`.
     """
 
     name: str
@@ -48,34 +49,36 @@ class Profile:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     allow_http: bool = False
     source: str = "built in"
+    api_key_from: str | None = None
 
     @property
     def origin(self) -> str:
         """Scheme, host and port: what a key belongs to."""
         return self.base_url if self.base_url == LOCAL else origin(self.base_url)
 
-    def key(self) -> ApiKey | None:
-        """Return the key from the profile's variable, or None where the profile names none.
+    @property
+    def place(self) -> Place | None:
+        """Where the key is kept, or None where the profile names no place."""
+        if self.api_key_from is not None:
+            return Place.read(self.api_key_from)
+        return None if self.api_key_env is None else Place("variable", self.api_key_env)
 
-        Raises ProfileError when the variable is empty, when the key would travel in the clear, or when a file
-        beside a notebook names a key that the person has not yet agreed to send there.
+    def key(self) -> ApiKey | None:
+        """Return the key from its place, or None where the profile names none.
+
+        Raises ProfileError when there is none, or when a file beside a notebook names a place whose key the person
+        has not yet agreed to send to its base URL.
         """
-        if self.api_key_env is None:
+        place = self.place
+        if place is None:
             return None
         if self.source == NOTEBOOK_FILE and not is_trusted(self):
             raise ProfileError(
-                f"{NOTEBOOK_FILE} wants to send {self.api_key_env} to {self.origin}: "
+                f"{NOTEBOOK_FILE} wants to send {place} to {self.origin}: "
                 f"agree once with %completions trust {self.name}",
                 endpoint=self.name,
             )
-        if not os.environ.get(self.api_key_env, "").strip():
-            raise ProfileError(
-                f"{self.name} needs a key: set the environment variable {self.api_key_env}", endpoint=self.name
-            )
-        problem = problem_of(os.environ[self.api_key_env])
-        if problem:
-            raise ProfileError(f"the key in {self.api_key_env} {problem}", endpoint=self.name)
-        return ApiKey(os.environ[self.api_key_env])
+        return place.key(self.name, self.origin)
 
 
 BUILT_IN = {
@@ -146,7 +149,7 @@ def check_in_the_clear(profile: Profile) -> None:
     if profile.base_url.startswith("http://") and not is_loopback(profile.base_url) and not profile.allow_http:
         raise ProfileError(
             f"{profile.base_url} has no TLS, so the key would travel in the clear: use https, "
-            "or set allow_http = true in a profile",
+            "--allow-http, or allow_http = true in a profile",
             endpoint=profile.name,
         )
 
@@ -166,12 +169,19 @@ def find_profile(name: str) -> Profile:
 
 
 def choose_profile(
-    name: str | None = None, *, base_url: str | None = None, api_key_env: str | None = None, model: str | None = None
+    name: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    api_key_from: str | None = None,
+    allow_http: bool = False,
+    model: str | None = None,
 ) -> Profile:
     """Return the profile that these choices, then the environment, then the embedded endpoint come to.
 
-    A key goes with its own origin: with another `base_url` the profile's variable, model and parameters are
-    dropped, and only `api_key_env` names a key for it.
+    A key goes with its own origin: with another `base_url` the profile's key, model and parameters are dropped, and
+    only `api_key_env` or `api_key_from` name a key for it. Raises ProfileError for what is no such choice, and where
+    a key is named for an address that only a file beside the notebook names.
     """
     profile = find_profile(name) if name else _from_environment()
     if base_url is not None:
@@ -182,11 +192,29 @@ def choose_profile(
             profile = BUILT_IN[LOCAL]
         else:
             profile = replace(profile, base_url=base_url)
+    if api_key_env is not None or api_key_from is not None:
+        check_place(api_key_env, api_key_from)
+        if profile.source == NOTEBOOK_FILE and base_url is None:
+            # The person named a key, but the address is the file's: it may be another than they think.
+            raise ProfileError(
+                f"the address of {profile.name} is named by {NOTEBOOK_FILE}: "
+                f"say --base-url {profile.base_url} too, if that is where the key shall go",
+                endpoint=profile.name,
+            )
+        profile = replace(profile, api_key_env=api_key_env, api_key_from=api_key_from, source="option")
+    if allow_http:
+        profile = replace(profile, allow_http=True)
+    return profile if model is None else replace(profile, model=model)
+
+
+def check_place(api_key_env: str | None, api_key_from: str | None) -> None:
+    """Raise ProfileError, without showing it, when what should name a key's place does not."""
+    if api_key_env is not None and api_key_from is not None:
+        raise ProfileError("--api-key-env and --api-key-from name two keys: use one")
     if api_key_env is not None:
         check_variable(api_key_env)
-        # The person named the variable just now: that is the consent that a file beside a notebook lacks.
-        profile = replace(profile, api_key_env=api_key_env, source="option")
-    return profile if model is None else replace(profile, model=model)
+    if api_key_from is not None:
+        Place.read(api_key_from)
 
 
 def check_variable(name: str) -> None:
@@ -209,6 +237,7 @@ def _from_environment() -> Profile:
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     base_url: str
     api_key_env: str | None = None
+    api_key_from: str | None = None
     model: str | None = None
     parameters: dict[str, Any] = {}
     allow_http: bool = False
@@ -229,13 +258,18 @@ def _read_file(path: Path, source: str) -> dict[str, Profile]:
 def _profile(name: str, entry: _Entry, source: str) -> Profile:
     if name == LOCAL:
         raise ProfileError(f"{source}: the profile {LOCAL!r} is the embedded endpoint: choose another name")
-    if entry.api_key_env is not None:
-        try:
-            check_variable(entry.api_key_env)
-        except ProfileError:
-            raise ProfileError(
-                f"{source}: api_key_env of {name!r} takes the name of an environment variable, not a key"
-            ) from None
+    try:
+        check_place(entry.api_key_env, None)
+    except ProfileError:
+        raise ProfileError(
+            f"{source}: api_key_env of {name!r} takes the name of an environment variable, not a key"
+        ) from None
+    try:
+        check_place(None, entry.api_key_from)
+    except ProfileError:
+        raise ProfileError(f"{source}: api_key_from of {name!r} takes {FORMS}, not a key") from None
+    if entry.api_key_env is not None and entry.api_key_from is not None:
+        raise ProfileError(f"{source}: {name!r} sets api_key_env and api_key_from: one of them names its key")
     unknown = [parameter for parameter in entry.parameters if parameter not in KNOBS]
     if unknown:
         raise ProfileError(f"{source}: {name!r} sets {unknown[0]!r}, which is no parameter{nearest(unknown[0], KNOBS)}")
@@ -274,4 +308,4 @@ def trust(profile: Profile) -> None:
 
 
 def _trust_line(profile: Profile) -> str:
-    return f"{profile.origin} {profile.api_key_env}"
+    return f"{profile.origin} {profile.place.exact if profile.place else None}"
