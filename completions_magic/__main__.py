@@ -1,4 +1,4 @@
-"""The command line: `completions-magic serve`, `verify` and `demo`."""
+"""The command line: `completions-magic serve`, `doctor`, `verify` and `demo`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             from .verify import run as verify
 
             return verify(options.notebooks, live=options.live)
-        return _serve(options)
+        return _examine(options) if options.command == "doctor" else _serve(options)
     except CompletionsError as error:
         print(f"completions-magic: {error}", file=sys.stderr)
         return 1
@@ -66,8 +66,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("notebooks", metavar="NOTEBOOK", nargs="+")
     verify.add_argument("--live", action="store_true", help="ask the endpoints again too; nothing is written")
+    doctor = commands.add_parser(
+        "doctor", help="ask an endpoint a dozen tiny requests, and say what it honours of the API", allow_abbrev=False
+    )
+    doctor.add_argument("endpoint", metavar="PROFILE|URL", nargs="?", help="by name, or by address up to /v1")
+    doctor.add_argument("--model", metavar="NAME", help="the model, where it is not the profile's or the first")
+    doctor.add_argument("--api-key-env", metavar="VAR", help="the environment variable that holds its key")
+    doctor.add_argument("--api-key-from", metavar="PLACE", help="or where else it is: .env:NAME, keyring:NAME, prompt")
+    doctor.add_argument("--allow-http", action="store_true", help="let the key go to another machine without TLS")
     commands.add_parser("demo", help="run a few cells in this terminal")
     return parser
+
+
+def _examine(options: argparse.Namespace) -> int:
+    from .client import Client
+    from .doctor import examine, price
+    from .profiles import choose_profile
+
+    is_address = options.endpoint is not None and "://" in options.endpoint
+    profile = choose_profile(
+        None if is_address else options.endpoint,
+        base_url=options.endpoint if is_address else None,
+        api_key_env=options.api_key_env,
+        api_key_from=options.api_key_from,
+        allow_http=options.allow_http,
+        model=options.model,
+    )
+    with Client(profile) as client:
+        print(f"asking {client.name}: {price()}", flush=True)
+        card = examine(client)
+    print(card.plain())
+    return 0 if card["completion"].verdict == "honoured" else 1
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -41,6 +41,16 @@ class AnswerReader:
         self._halves: dict[int, str] = {}
         self._before: dict[int, str] = {}
 
+    @property
+    def streamed(self) -> bool:
+        """True once the answer has turned out to be an event stream."""
+        return self._streamed
+
+    @property
+    def done(self) -> bool:
+        """True once the answer is whole: a stream has said `[DONE]`, or a JSON object has come."""
+        return self._done
+
     def chunks(self, pieces: Iterable[bytes]) -> Iterator[Completion]:
         """Yield the completions in `pieces` of bytes; raise DecodeError, TooLargeError or AnswerError."""
         pieces = iter(pieces)

@@ -144,13 +144,7 @@ class Endpoint:
 
         `sample` is which of a cassette's recordings of this request is wanted.
         """
-        connection = self._connection()
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"} if body else {}
-        request = connection.build_request(method, self._url(route), content=body, headers=headers)
-        if sample is not None:
-            request.extensions["sample"] = sample
-        with translated(self), watch:
-            response = connection.send(request, stream=True)
+        response = self.send(method, route, watch, body, sample=sample)
         if response.is_success:
             return response
         try:
@@ -164,6 +158,18 @@ class Endpoint:
         """Say whether a completion would be asked of the endpoint, rather than replayed or refused by the cassette."""
         path = httpx.URL(self._url("/completions")).raw_path.decode("ascii")
         return self._cassette is None or self._cassette.asks(asked("POST", path, body), sample)
+
+    def send(
+        self, method: str, route: str, watch: Watch, body: bytes | None = None, *, sample: int | None = None
+    ) -> httpx.Response:
+        """Send one request; return the response of any status, unread."""
+        connection = self._connection()
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"} if body else {}
+        request = connection.build_request(method, self._url(route), content=body, headers=headers)
+        if sample is not None:
+            request.extensions["sample"] = sample
+        with translated(self), watch:
+            return connection.send(request, stream=True)
 
     def pieces(self, response: httpx.Response, watch: Watch) -> Iterator[bytes]:
         """Yield the body of `response` as it comes; raise where it is cut or nothing comes while `watch` waits."""

@@ -21,6 +21,7 @@ from IPython.display import display
 from .asking import WORKERS, Asking
 from .audience import is_watched
 from .binding import check_name, check_pattern, convert, extract
+from .card import Card
 from .cassette import Cassette
 from .client import Client, Stream
 from .errors import (
@@ -132,6 +133,7 @@ class Session:
 
     %completions profiles          the endpoints that have a name
     %completions models [NAME]     the models of an endpoint
+    %completions doctor [NAME]     what an endpoint honours of the API: a card, found by about a dozen tiny requests
     %completions trust NAME        let completions.toml send its key to its base URL
     %completions last              the last completion
     %completions tokens [NAME]     its tokens, or another completion's: choose one, and the text goes on from there
@@ -151,6 +153,8 @@ class Session:
         self._tapes: dict[Path, Tape] = {}
         self._views: list[View | Progress] = []
         self._tuners: dict[str, Tuner] = {}
+        self._cards: dict[str, Card | None] = {}
+        self._warned: set[tuple[str, str]] = set()
         shell.events.register("post_run_cell", self.dispose_views)
 
     def dispose_views(self, _result: object = None) -> None:
@@ -457,9 +461,27 @@ class Session:
         """Keep in the history what was asked and came, and say how a recording that was made anew differs."""
         self.asked += 1
         self.history.append(Run(self.shell.displayhook.prompt_count, task.client, task.request, completion, failure))
+        if failure is None:
+            self._warn(task.client, task.request)
         changes = [] if task.client.cassette is None else task.client.cassette.changes
         while changes:
             print(f"recorded again: {inert(str(changes.pop(0)))}")
+
+    def _warn(self, client: Client, request: CompletionRequest) -> None:
+        """Say once what the endpoint ignored of a request, as its card knows; with a cassette outputs stay the same."""
+        base_url = client.profile.base_url
+        if client.cassette is not None:
+            return
+        if base_url not in self._cards:
+            self._cards[base_url] = Card.kept(base_url)
+        card = self._cards[base_url]
+        fresh = [name for name in card.ignores(request) if (base_url, name) not in self._warned] if card else []
+        self._warned.update((base_url, name) for name in fresh)
+        if card and fresh:
+            print(
+                f"{client.name} ignores {', '.join(fresh)}: so found %completions doctor on {card.date}",
+                file=sys.stderr,
+            )
 
     def _view(
         self,
@@ -533,6 +555,7 @@ class Session:
         commands: dict[str, Callable[..., Any]] = {
             "profiles": self._profiles,
             "models": self._models,
+            "doctor": self._doctor,
             "trust": self._trust,
             "last": self._show_last,
             "tokens": self._tokens,
@@ -549,7 +572,7 @@ class Session:
             raise OptionError(
                 f"%completions takes {', '.join(commands)}, not {words[0][:40]!r}{nearest(words[0], commands)}"
             )
-        most = int(words[0] in ("models", "trust", "tokens", "distribution", "cassette"))
+        most = int(words[0] in ("models", "doctor", "trust", "tokens", "distribution", "cassette"))
         least = int(words[0] == "trust")
         if not least <= len(words) - 1 <= most:
             wanted = "rewind" if words[0] == "cassette" else "a name" if most else "nothing"
@@ -578,6 +601,14 @@ class Session:
             print(one_line(model.id))
         if not models:
             print(f"{client.name} lists no models")
+
+    def _doctor(self, name: str | None = None) -> Card:
+        from .doctor import examine, price
+
+        client = self._client(Options(profile=name, cassette=""))
+        print(f"asking {client.name}: {price()}", flush=True)
+        card = self._cards[client.profile.base_url] = examine(client)
+        return card
 
     def _trust(self, name: str) -> None:
         profile = find_profile(name)
