@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import re
+from collections.abc import Iterator
 from html import escape
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -13,6 +15,8 @@ from .errors import CompletionsError, ProfileError
 
 MASK = "[key]"
 PIECE = 10
+BEGUN = 5
+"""So many characters of a key at the end of a chunk wait for the next one: a text seldom has them by chance."""
 
 
 def problem_of(value: str) -> str | None:
@@ -32,7 +36,7 @@ class ApiKey:
     cannot be sent in a header: blanks inside, smart quotes, anything beyond printable ASCII.
     """
 
-    __slots__ = ("__value", "__weakref__")
+    __slots__ = ("__spellings", "__value", "__weakref__")
 
     def __init__(self, value: str, *, origin: str = "the key") -> None:
         problem = problem_of(value)
@@ -40,6 +44,7 @@ class ApiKey:
             del value  # a traceback may show what this frame holds
             raise ProfileError(f"{origin} {problem}")
         self.__value = value.strip()
+        self.__spellings = frozenset(_spellings(self.__value))
 
     def reveal(self) -> str:
         """Return the key itself, for the Authorization header and nothing else."""
@@ -50,14 +55,11 @@ class ApiKey:
         # Local servers take any word as a key; one that short is no secret, and may be a part of any text.
         return len(self.__value) < PIECE
 
-    def _spellings(self) -> set[str]:
-        return {self.__value, quote(self.__value, safe=""), json.dumps(self.__value)[1:-1], escape(self.__value)}
-
     def scrub(self, text: str) -> str:
         """Return `text` with the key, and every piece of ten or more of its characters, masked."""
         if self._is_placeholder:
             return text
-        spellings = self._spellings()
+        spellings = self.__spellings
         for spelling in sorted(spellings, key=len, reverse=True):
             text = text.replace(spelling, MASK)
         pieces = {
@@ -82,31 +84,38 @@ class ApiKey:
         return tuple(
             {
                 spelling[start : start + half].encode()
-                for spelling in self._spellings()
+                for spelling in self.__spellings
                 for start in range(0, len(spelling) - half + 1, half)
             }
         )
 
-    def mask_on(self, before: str, text: str) -> str:
-        """Return `text`, which follows `before`, with every tenth and later character of a piece masked.
+    def mask_on(self, before: str, text: str, *, more: bool) -> tuple[str, str]:
+        """Return what of `text`, which follows `before`, can be shown, with pieces masked; and the end of it.
 
-        For answers that come in chunks: nine characters of a key may have been shown, a tenth is not.
+        For answers that come in chunks: where `more` may come, an end of five to nine characters of the key waits for
+        it, so that of a key in tiny chunks four characters are shown.
         """
         if self._is_placeholder:
-            return text
+            return text, ""
         whole = before[1 - PIECE :] + text
-        start = len(whole) - len(text)
+        start, end = len(whole) - len(text), len(whole)
         hidden: set[int] = set()
         for at in range(len(whole) - PIECE + 1):
-            if whole[at : at + PIECE] in self.__value:
+            if self._holds(whole[at : at + PIECE]):
                 hidden.update(range(at, at + PIECE))
+        if more and end - 1 not in hidden:
+            begun = (length for length in range(PIECE - 1, BEGUN - 1, -1) if self._holds(whole[-length:]))
+            end = max(start, end - next(begun, 0))
         if not hidden:
-            return text
+            return whole[start:end], whole[end:]
         shown = [
             MASK if at in hidden and at - 1 not in hidden else "" if at in hidden else whole[at]
-            for at in range(start, len(whole))
+            for at in range(start, end)
         ]
-        return "".join(shown)
+        return "".join(shown), whole[end:]
+
+    def _holds(self, piece: str) -> bool:
+        return any(piece in spelling for spelling in self.__spellings)
 
     def is_in(self, value: Any) -> bool:
         """Say whether a text in a JSON `value` holds the whole key."""
@@ -149,6 +158,16 @@ class ApiKey:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a key is not pickled: each process reads its own")
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """Yield the key as it is, in URLs, in JSON, in HTML, and in base64 wherever in the coded text it stands."""
+    yield from (value, quote(value, safe=""), json.dumps(value)[1:-1], escape(value))
+    for ahead in range(3):
+        # Three bytes are four signs; those at the ends depend on what stands beside the key.
+        coded = base64.b64encode(b"\0" * ahead + value.encode())
+        inner = coded[(0, 2, 3)[ahead] : -4 if (ahead + len(value)) % 3 else None].decode()
+        yield from (inner, inner.translate(str.maketrans("+/", "-_")))
 
 
 def _mask_pieces(text: str, pieces: set[str]) -> str:
