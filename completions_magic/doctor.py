@@ -41,7 +41,6 @@ TOKENS = 8
 DEFAULT_TOKENS = 16
 """What the API generates where max_tokens is not understood."""
 SECONDS = 20.0
-"""The longest that one request may take, to its last byte."""
 ALL_SECONDS = 120.0
 ANSWER_BYTES = 2**20
 HOPELESS = (APIConnectionError, AuthenticationError, PermissionDeniedError, RateLimitError)
@@ -79,10 +78,11 @@ def price() -> str:
     return f"at most {requests} requests and {tokens} generated tokens, with prompts of four words"
 
 
-def examine(client: Client) -> Card:
+def examine(client: Client, *, seconds: float = SECONDS) -> Card:
     """Ask the endpoint of `client`, keep what it honours, and return it as a card; a failure is a line of the card.
 
-    Takes two minutes at most. A card on which not even a plain completion came is not kept.
+    One request takes at most `seconds`, all of them two minutes. A card on which not even a plain completion came is
+    not kept.
     """
     stopped = False
     with Client(
@@ -90,8 +90,8 @@ def examine(client: Client) -> Card:
         api_key=client.endpoint.key,
         model=client.model,
         transport=client.endpoint.transport,
-        connect_timeout=SECONDS / 2,
-        timeout=SECONDS,
+        connect_timeout=seconds / 2,
+        timeout=seconds,
         retries=0,
     ) as asking:
         patient = Patient(asking)
@@ -126,7 +126,7 @@ class Patient:
         self.client = client
         self.model = client.model
         self.plain: Reply | None = None
-        self.repeats = False
+        self.repeats = False  # that a text comes again at temperature 0
         self.requests = 0
         self.tokens = 0
         self._until = time.monotonic() + ALL_SECONDS
@@ -184,10 +184,12 @@ class Patient:
             raise APITimeoutError(f"not asked: {ALL_SECONDS:g} s were over")
         self.requests += 1
         try:
-            yield Watch(min(SECONDS, left))
+            yield Watch(min(self.client.timeout, left))
         except HOPELESS as error:
             self._hopeless.append("no answer" if error.status is None else str(error.status))
             raise
+        finally:
+            self.client.close()  # each on a connection of its own: what one request broke is not the next one's fault
         self._hopeless.clear()
 
 
@@ -289,13 +291,13 @@ def _stop(name: str, spell: Callable[[str], Any]) -> Callable[[Patient], Iterato
 
 
 def _suffix(patient: Patient) -> Iterator[Finding]:
-    reply = patient.ask(suffix=SUFFIX)
-    if patient.plain is None or not patient.repeats:
-        yield Finding("suffix", "unclear", "it was taken, and texts differ at temperature 0 anyway")
-        return
-    read = [one.completion.usage.prompt_tokens if one.completion.usage else 0 for one in (patient.plain, reply)]
-    differs = reply.text != patient.plain.text or read[0] != read[1]
-    yield _found("suffix", differs, "the answer follows from it", "the same answer with and without it")
+    reply, plain = patient.ask(suffix=SUFFIX), patient.plain
+    read = [one.completion.usage.prompt_tokens if one and one.completion.usage else 0 for one in (plain, reply)]
+    same = plain is not None and reply.text == plain.text and read[0] == read[1]
+    if same or patient.repeats:
+        yield _found("suffix", not same, "the answer follows from it", "the same answer with and without it")
+    else:
+        yield Finding("suffix", "unclear", "texts differ at temperature 0 with and without it")
 
 
 def _echo(patient: Patient) -> Iterator[Finding]:
