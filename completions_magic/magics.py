@@ -261,19 +261,15 @@ class Session:
 
     def _profile(self, options: Options) -> Profile:
         name, base_url = options.profile or self._settings.profile or None, options.base_url
-        said: Options | CompletionsMagics = options
+        place = {"api_key_env": options.api_key_env, "api_key_from": options.api_key_from}
+        allow_http = options.allow_http
         if options.profile is None and base_url is None:
             # A setting's key belongs to the setting's address, not to one on the line.
             base_url = self._settings.base_url or None
-            said = options if options.api_key_env or options.api_key_from else self._settings
-        profile = choose_profile(
-            name,
-            base_url=base_url,
-            api_key_env=said.api_key_env or None,
-            api_key_from=said.api_key_from or None,
-            allow_http=options.allow_http or said.allow_http,
-            model=options.model,
-        )
+            if place == dict.fromkeys(place):
+                place = {setting: getattr(self._settings, setting) or None for setting in place}
+                allow_http = allow_http or self._settings.allow_http
+        profile = choose_profile(name, base_url=base_url, allow_http=allow_http, model=options.model, **place)
         if not name and base_url is None and self._settings.model and options.model is None:
             return replace(profile, model=self._settings.model)
         return profile if profile.model else replace(profile, model=self._settings.model or None)
