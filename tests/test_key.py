@@ -1,10 +1,12 @@
 """A key shows itself to nobody but the request that it is for."""
 
+import base64
 import copy
 import json
 import logging
 import pickle
 import pprint
+import re
 import string
 import traceback
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from IPython.lib.pretty import pretty
 from traitlets.config import Config
 
 from completions_magic import Client
+from completions_magic.answer import AnswerReader
 from completions_magic.errors import CompletionsError, ProfileError, PromptError
 from completions_magic.key import MASK, ApiKey
 
@@ -222,6 +225,15 @@ def test_the_key_is_sent_as_a_bearer_token_without_the_blanks_around_it(server):
 
 # -- the mask ----------------------------------------------------------------------------------------------------------
 
+
+def decoded(text):
+    """Yield what the base64 in a text says, wherever it begins."""
+    for word in re.findall(r"[\w+/-]{6,}", text):
+        for start in range(4):
+            coded = word[start:].replace("-", "+").replace("_", "/")
+            yield base64.b64decode(coded[: len(coded) // 4 * 4]).decode("latin-1")
+
+
 SPELLINGS = {
     "itself": str,
     "URL-quoted": lambda key: quote(key, safe=""),
@@ -231,6 +243,11 @@ SPELLINGS = {
     "JSON with escaped slashes": lambda key: json.dumps(key).replace("/", "\\/"),
     "HTML": escape,
     "in capitals of a header": lambda key: f"Authorization: Bearer {key}",
+    **{
+        f"base64, {ahead} ahead": lambda key, ahead=ahead: base64.b64encode(f"{'x' * ahead}{key}yy".encode()).decode()
+        for ahead in range(6)
+    },
+    "base64 of URLs": lambda key: base64.urlsafe_b64encode(f"Bearer {key}".encode()).decode(),
 }
 
 
@@ -243,7 +260,8 @@ def test_every_spelling_of_a_key_is_masked(key, spell):
     assert scrubbed.endswith(" after")
     assert MASK in scrubbed
     assert not shows(scrubbed, key)
-    assert len(scrubbed) < len("before  after") + len("Authorization: Bearer ") + 30
+    assert not any(shows(spelling, key) for spelling in decoded(scrubbed))
+    assert len(scrubbed) < len("before  after") + len("Authorization: Bearer ") + 40
 
 
 @pytest.mark.parametrize(
@@ -335,6 +353,53 @@ def test_a_key_that_comes_back_as_text_is_masked(server, form):
         completion = client.complete("Say hello")
     assert completion.text == f"Authorization: Bearer {MASK}"
     assert not shows(repr(completion.to_dict()))
+
+
+def chunks_of(texts, *, done=True):
+    """Return the texts of the chunks that come of a stream of these texts, as a person sees them."""
+    events = [event(text) for text in texts] + [DONE] * done
+    chunks = AnswerReader(ApiKey(KEY)).chunks(iter(events))
+    return ["".join(choice.text for choice in chunk.choices) for chunk in chunks]
+
+
+@pytest.mark.parametrize("size", range(1, 20))
+@pytest.mark.parametrize("spell", [str, lambda key: quote(key, safe="")], ids=["itself", "URL-quoted"])
+def test_a_key_in_tiny_pieces_is_masked_while_it_comes(size, spell):
+    """However small the chunks are, no five characters of the key are seen, and the text around it is whole."""
+    said = f"your key is {spell(KEY)}, or so."
+    seen = "".join(chunks_of([said[at : at + size] for at in range(0, len(said), size)]))
+    assert not any(spell(KEY)[at : at + 5] in seen for at in range(len(spell(KEY)) - 4))
+    assert seen.startswith("your key is ")
+    assert seen.endswith(", or so.")
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["done", "cut"])
+def test_a_beginning_that_does_not_go_on_is_shown(done):
+    """What may begin a key waits for the next chunk, and comes with it, or at the end."""
+    assert chunks_of(["a sk-01", "2 b"]) == ["a ", "sk-012 b"]
+    assert chunks_of(["a sk-012", "345"], done=done) == ["a ", "", "sk-012345"]
+    assert chunks_of(["a sk-0"]) == ["a sk-0"]
+
+
+def test_a_beginning_comes_before_the_failure_that_ends_the_stream(server):
+    """What waited is part of what had arrived."""
+    server.scripts = [stream([event("a sk-012"), b'data: {"error": "no"}\n\n'])]
+    with server.client(api_key=KEY, retries=0) as client, pytest.raises(CompletionsError) as caught:
+        list(client.stream("Say hello"))
+    assert caught.value.partial.text == "a sk-012"
+
+
+pieces = st.lists(st.sampled_from([KEY[:4], KEY[:7], KEY[5:13], KEY[:9], " ", "sk-", "ab", "="]), max_size=12)
+
+
+@relaxed
+@given(pieces)
+def test_waiting_loses_nothing(texts):
+    """Where no ten characters of the key come, the sum of the chunks is what was sent."""
+    said = "".join(texts)
+    seen = "".join(chunks_of(texts))
+    assert not shows(seen)
+    assert shows(said) or seen == said
 
 
 @pytest.mark.parametrize("key", [KEY, 'sk-"0123\\456789abcdef'], ids=["usual", "with signs"])
