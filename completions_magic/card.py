@@ -110,9 +110,10 @@ class Card(msgspec.Struct, kw_only=True):
 
 
 def _row(line: Finding) -> str:
+    # Blanks that do not break: in a narrow cell only what was found wraps.
+    name, verdict = (text.replace(" ", "\u00a0") for text in (line.name, f"{MARKS[line.verdict]} {line.verdict}"))
     weight = "opacity:.75" if line.verdict == "honoured" else "font-weight:600"
-    verdict = f'<span style="{weight}">{code(f"{MARKS[line.verdict]} {line.verdict}")}</span>'
-    return tr("td", code(line.name), verdict, code(_detail(line)))
+    return tr("td", code(name), f'<span style="{weight}">{code(verdict)}</span>', code(_detail(line)))
 
 
 def _detail(line: Finding) -> str:

@@ -75,7 +75,7 @@ class Reply:
 def price() -> str:
     """Return what an examination costs at most, in words."""
     requests, tokens = (sum(getattr(probe, cost) for probe in PROBES) for cost in ("requests", "tokens"))
-    return f"at most {requests} requests and {tokens} generated tokens, with prompts of four words"
+    return f"at most {requests} requests, {tokens} generated tokens"
 
 
 def examine(client: Client, *, seconds: float = SECONDS) -> Card:
@@ -351,7 +351,7 @@ def _shape(body: bytes) -> str:
         return "JSON of another shape"
     if isinstance(said.get("error"), dict) and isinstance(said["error"].get("message"), str):
         return "the API's error object"
-    shapes = {"error": "a text as error", "detail": "detail, as FastAPI has it", "message": "a message without error"}
+    shapes = {"error": "a text as error", "detail": "FastAPI's detail", "message": "a message without error"}
     return next((words for name, words in shapes.items() if name in said), "JSON of another shape")
 
 

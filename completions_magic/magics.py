@@ -474,10 +474,7 @@ class Session:
         fresh = [name for name in card.ignores(request) if (base_url, name) not in self._warned] if card else []
         self._warned.update((base_url, name) for name in fresh)
         if card and fresh:
-            print(
-                f"{client.name} ignores {', '.join(fresh)}: so found %completions doctor on {card.date}",
-                file=sys.stderr,
-            )
+            print(f"{client.name} ignores {' and '.join(fresh)} (%completions doctor, {card.date})", file=sys.stderr)
 
     def _view(
         self,

@@ -395,7 +395,7 @@ def test_the_magic_says_the_price_before_it_asks(cells, capsys, tmp_path):
         f'[profiles.lab]\nbase_url = "{cells.server.base_url}"\nmodel = "pocket"\n'
     )
     result = cells.run("%completions doctor lab")
-    assert re.search(r"lab: at most 15 requests and \d+ generated tokens", said[0])
+    assert re.search(r"lab: at most 15 requests, \d+ generated tokens$", said[0].rstrip())
     assert result.result["n"] == Finding("n", "honoured", "2 choices")
     assert "honours 16 of 16" in result.result.plain()
 
@@ -410,10 +410,10 @@ def test_a_line_that_uses_what_is_ignored_is_told_once(lab, capsys):
     date = lab.names["card"].date
     name = lab.server.base_url
     assert shown == [
-        f"{name} ignores n: so found %completions doctor on {date}\n",
+        f"{name} ignores n (%completions doctor, {date})\n",
         "",
         "",
-        f"{name} ignores seed: so found %completions doctor on {date}\n",
+        f"{name} ignores seed (%completions doctor, {date})\n",
         "",
     ]
 
