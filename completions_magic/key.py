@@ -104,7 +104,8 @@ class ApiKey:
             if self._holds(whole[at : at + PIECE]):
                 hidden.update(range(at, at + PIECE))
         if more and end - 1 not in hidden:
-            begun = (length for length in range(PIECE - 1, BEGUN - 1, -1) if self._holds(whole[-length:]))
+            longest = min(PIECE - 1, len(whole))
+            begun = (length for length in range(longest, BEGUN - 1, -1) if self._holds(whole[-length:]))
             end = max(start, end - next(begun, 0))
         if not hidden:
             return whole[start:end], whole[end:]

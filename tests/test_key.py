@@ -379,6 +379,7 @@ def test_a_beginning_that_does_not_go_on_is_shown(done):
     assert chunks_of(["a sk-01", "2 b"]) == ["a ", "sk-012 b"]
     assert chunks_of(["a sk-012", "345"], done=done) == ["a ", "", "sk-012345"]
     assert chunks_of(["a sk-0"]) == ["a sk-0"]
+    assert chunks_of(["s", "k-0", " b"]) == ["s", "k-0", " b"]
 
 
 def test_a_beginning_comes_before_the_failure_that_ends_the_stream(server):
