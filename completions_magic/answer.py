@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import AnswerError, DecodeError, StreamError, TooLargeError, shorten
+from .errors import AnswerError, CompletionsError, DecodeError, StreamError, TooLargeError, shorten
 from .events import BOM, EventDecoder
 from .inert import one_line
 from .key import PIECE, ApiKey
@@ -40,6 +40,7 @@ class AnswerReader:
         self._streamed = False
         self._halves: dict[int, str] = {}
         self._before: dict[int, str] = {}
+        self._held: dict[int, str] = {}
 
     @property
     def streamed(self) -> bool:
@@ -58,9 +59,19 @@ class AnswerReader:
         if not start.strip():
             raise StreamError(f"{self._name} sent an empty answer")
         self._streamed = FIELD.match(start) is not None
-        yield from self._stream(start, pieces) if self._streamed else self._whole(start, pieces)
-        if self._halves:
-            yield Completion(choices=[Choice("\ufffd", index) for index in self._halves])
+        try:
+            yield from self._stream(start, pieces) if self._streamed else self._whole(start, pieces)
+        except CompletionsError:
+            yield from self._rest()
+            raise
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[Completion]:
+        """Yield what waited for more that did not come: the begun piece of a key, the half of a character."""
+        held, halves = self._held, self._halves
+        rest = [(index, held.get(index, "") + "\ufffd" * (index in halves)) for index in {**held, **halves}]
+        if rest:
+            yield Completion(choices=[Choice(text, index) for index, text in rest])
 
     def check_end(self, growing: Growing) -> None:
         """Raise when what has come is not a whole answer: cut, or without any choice."""
@@ -86,7 +97,7 @@ class AnswerReader:
 
     def _read_some(self, payloads: list[bytes] | Iterator[bytes]) -> Iterable[Completion | None]:
         """Read events many at once where they are of the usual kind, else one by one."""
-        if not isinstance(payloads, list) or self._halves:
+        if not isinstance(payloads, list) or self._halves or self._held:
             return map(self._read, payloads)
         if len(payloads) > BATCH:
             batches = (payloads[start : start + BATCH] for start in range(0, len(payloads), BATCH))
@@ -109,12 +120,18 @@ class AnswerReader:
         joined = {index: "".join(pieces) for index, pieces in texts.items()}
         if any(map(self._is_suspicious, (b"\n".join(payloads), "\n".join(joined.values()).encode()))):
             return False
+        if any(self._ends_in_key(text) for text in joined.values()):
+            return False
         self._before = {index: text[-PIECE:] for index, text in joined.items()}
         return True
 
     def _is_suspicious(self, shown: bytes) -> bool:
         """Say whether a piece of the key may be in it. Escapes may spell anything, a key too."""
         return bool(self._traces) and (b"\\u" in shown or any(trace in shown for trace in self._traces))
+
+    def _ends_in_key(self, text: str) -> bool:
+        """Say whether the end of a text may be the beginning of a piece of the key."""
+        return self._key is not None and self._key.mask_on("", text[1 - PIECE :], more=True)[1] != ""
 
     def _whole(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Completion]:
         body = bytearray(start)
@@ -137,24 +154,38 @@ class AnswerReader:
         completion = self._decode_completion(payload)
         self._number(completion.choices)
         for choice in completion.choices if self._traces else ():
-            before = self._before.get(choice.index, "")
-            self._before[choice.index] = (before + choice.text)[-PIECE:]
-            choice.text = self._key.mask_on(before, choice.text) if self._key else choice.text
+            self._mask(choice)
         return completion
+
+    def _mask(self, choice: Choice) -> None:
+        """Mask pieces of the key; the beginning of one, at the end of a chunk, waits for the next."""
+        if self._key is None:
+            return
+        before = self._before.get(choice.index, "")
+        text = self._held.pop(choice.index, "") + choice.text
+        choice.text, held = self._key.mask_on(before, text, more=self._streamed and not choice.finish_reason)
+        if held:
+            self._held[choice.index] = held
+        self._before[choice.index] = (before + text[: len(text) - len(held)])[-PIECE:]
 
     def _decode_completion(self, payload: bytes) -> Completion:
         """Read a chunk of any shape; raise what it says of an error, or that it is none."""
-        answer = self._decode(payload)
-        if self._key is not None and self._is_suspicious(payload):
+        answer = said = self._decode(payload)
+        suspicious = self._is_suspicious(payload)
+        if self._key is not None and suspicious:
             answer = self._key.scrub_all(answer)
         if not isinstance(answer, Mapping):
             raise DecodeError(f"{self._name} sent JSON that is no completion: {shorten(repr(answer), 120)}")
-        said = error_message(answer)
-        if said is not None:
-            raise AnswerError(f"{self._name} sent an error inside its answer: {shorten(said, 500)}")
+        failure = error_message(answer)
+        if failure is not None:
+            raise AnswerError(f"{self._name} sent an error inside its answer: {shorten(failure, 500)}")
         if "choices" not in answer and "usage" not in answer:
             raise DecodeError(f"{self._name} sent JSON without choices: {shorten(repr(dict(answer)), 120)}")
-        return Completion.from_dict(answer)
+        completion = Completion.from_dict(answer)
+        raw = Completion.from_dict(said).choices if suspicious else []
+        for choice, as_sent in zip(completion.choices, raw, strict=False):
+            choice.text = as_sent.text  # masked when its number, and so what came before it, is known
+        return completion
 
     def _number(self, choices: list[Choice]) -> None:
         """Mend the indices of servers that count chunks in them, or give one to several choices."""
