@@ -1,11 +1,15 @@
 """Real servers on loopback for the tests: a scripted one, and the embedded endpoint."""
 
 import atexit
+import contextlib
 import json
 import signal
 import socket
+import ssl
+import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -53,6 +57,10 @@ class ScriptedServer:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
+    def script(self, _heard: Heard) -> bytes | Callable[[socket.socket], None]:
+        """Return what answers a request that was just heard."""
+        return self.scripts[min(len(self.heard), len(self.scripts)) - 1]
+
     def client(self, **settings) -> Client:
         """Return a client of this server."""
         return Client(base_url=self.base_url, **{"model": "m", "timeout": 5.0, **settings})
@@ -86,7 +94,7 @@ class ScriptedServer:
             with connection:
                 while (heard := self._read(connection)) is not None:
                     self.heard.append(heard)
-                    script = self.scripts[min(len(self.heard), len(self.scripts)) - 1]
+                    script = self.script(heard)
                     if callable(script):
                         script(connection)
                         return
@@ -108,6 +116,50 @@ class ScriptedServer:
             body += connection.recv(65536)
         method, path, _ = first.split(" ")
         return Heard(method, path, headers, body)
+
+
+class TlsServer(ScriptedServer):
+    """The scripted server behind a certificate that it has signed itself."""
+
+    def __init__(self, pem, scripts):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(pem)
+        super().__init__(scripts)
+        self.base_url = f"https://127.0.0.1:{self.port}/v1"
+
+    def _talk(self, connection):
+        try:
+            wrapped = self._context.wrap_socket(connection, server_side=True)
+        except OSError:
+            connection.close()
+        else:
+            super()._talk(wrapped)
+
+
+@contextlib.contextmanager
+def port_that_is_closed():
+    """Give a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    yield port
+
+
+@contextlib.contextmanager
+def port_that_is_full():
+    """Give a port whose queue is full, so that the next connection hangs while it is made."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            filler = sockets.enter_context(socket.socket())
+            filler.settimeout(0)
+            filler.connect_ex(listener.getsockname())
+        probe = sockets.enter_context(socket.socket())
+        probe.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            probe.connect(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 def answer(body: bytes | dict, *, status: str = "200 OK", kind: str = "application/json", headers: str = "") -> bytes:
@@ -146,6 +198,50 @@ def stream(events: Iterable[bytes]) -> bytes:
     return stream_head() + b"".join(piece(one) for one in events) + END
 
 
+def says(*parts):
+    """Return a script that sends bytes, waits for events, and hands the connection to functions; then hangs up."""
+
+    def script(connection):
+        for part in parts:
+            if isinstance(part, bytes):
+                connection.sendall(part)
+            elif isinstance(part, threading.Event):
+                part.wait(5)
+            else:
+                part(connection)
+
+    return script
+
+
+def again(part, *, every, seconds=4.0):
+    """Return a script's part that sends `part` again and again, until the client goes or the time is over."""
+    return each([part] * round(seconds / every), every=every)
+
+
+def byte_by_byte(content, *, framed=True):
+    """Return a script's part that sends `content` one byte at a time, each an HTTP chunk of its own or bare."""
+    single = [bytes([byte]) for byte in content]
+    return each(map(piece, single) if framed else single, every=0.05)
+
+
+def each(parts, *, every):
+    """Return a script's part that sends `parts` with a pause after each, until the client goes."""
+
+    def send(connection):
+        with contextlib.suppress(OSError):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(every)
+
+    return send
+
+
+def reset(connection):
+    """Break the connection with a reset instead of an orderly end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 # A run that was started in the background ignores interrupts, and so would every kernel and terminal of its tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -158,6 +254,20 @@ def server() -> Iterator[ScriptedServer]:
     scripted = ScriptedServer()
     yield scripted
     scripted.close()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Give a port that nobody listens on."""
+    with port_that_is_closed() as port:
+        yield port
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """Give a port whose queue is full, so that the next connection hangs while it is made."""
+    with port_that_is_full() as port:
+        yield port
 
 
 @pytest.fixture(autouse=True)
@@ -200,17 +310,24 @@ class Cells:
         return self.run(f"%%complete {self.where} {options}\n{prompt}")
 
 
-@pytest.fixture
-def cells(server):
-    """Return the cells of a shell with the extension, and with neither history nor colours."""
+@contextlib.contextmanager
+def new_shell() -> Iterator[InteractiveShell]:
+    """Give a shell with the extension, and with neither history nor colours."""
     main = sys.modules["__main__"]
     InteractiveShell.clear_instance()
     config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
     shell = InteractiveShell.instance(config=config)
     load_ipython_extension(shell)
-    server.scripts = [HELLO]
-    yield Cells(shell, server)
+    yield shell
     unload_ipython_extension(shell)
     InteractiveShell.clear_instance()
     atexit.unregister(shell.atexit_operations)
     sys.modules["__main__"] = main
+
+
+@pytest.fixture
+def cells(server):
+    """Return the cells of a shell that ask the scripted server."""
+    server.scripts = [HELLO]
+    with new_shell() as shell:
+        yield Cells(shell, server)

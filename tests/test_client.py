@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -16,7 +15,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import DONE, END, ScriptedServer, answer, event, piece, stream, stream_head
+from conftest import (
+    DONE,
+    END,
+    ScriptedServer,
+    again,
+    answer,
+    byte_by_byte,
+    event,
+    piece,
+    reset,
+    says,
+    stream,
+    stream_head,
+)
 from IPython.core.ultratb import VerboseTB
 
 from completions_magic import Client, no_waits
@@ -54,50 +66,6 @@ def whole(text="Hello", *, reason="stop", **more):
     )
 
 
-def says(*parts):
-    """Return a script that sends bytes, waits for events, and hands the connection to functions; then hangs up."""
-
-    def script(connection):
-        for part in parts:
-            if isinstance(part, bytes):
-                connection.sendall(part)
-            elif isinstance(part, threading.Event):
-                part.wait(5)
-            else:
-                part(connection)
-
-    return script
-
-
-def again(part, *, every, seconds=4.0):
-    """Return a script's part that sends `part` again and again, until the client goes or the time is over."""
-    return each([part] * round(seconds / every), every=every)
-
-
-def byte_by_byte(content, *, framed=True):
-    """Return a script's part that sends `content` one byte at a time, each an HTTP chunk of its own or bare."""
-    single = [bytes([byte]) for byte in content]
-    return each(map(piece, single) if framed else single, every=0.05)
-
-
-def each(parts, *, every):
-    """Return a script's part that sends `parts` with a pause after each, until the client goes."""
-
-    def send(connection):
-        with contextlib.suppress(OSError):
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(every)
-
-    return send
-
-
-def reset(connection):
-    """Break the connection with a reset instead of an orderly end."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 @contextlib.contextmanager
 def within(seconds):
     """Fail when the block takes longer."""
@@ -117,31 +85,6 @@ def eventually(condition, seconds=5.0):
 def held():
     """Return how many threads and descriptors this process has."""
     return threading.active_count(), sum(1 for _ in Path("/dev/fd").iterdir())
-
-
-@pytest.fixture
-def closed_port():
-    """Give a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-@pytest.fixture
-def full_port():
-    """Give a port whose queue is full, so that the next connection hangs while it is made."""
-    with contextlib.ExitStack() as sockets:
-        listener = sockets.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(8):
-            filler = sockets.enter_context(socket.socket())
-            filler.settimeout(0)
-            filler.connect_ex(listener.getsockname())
-        probe = sockets.enter_context(socket.socket())
-        probe.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            probe.connect(listener.getsockname())
-        yield listener.getsockname()[1]
 
 
 # ---------------------------------------------------------------- requests

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import DONE, ScriptedServer, answer, event, piece, stream, stream_head
+from conftest import DONE, ScriptedServer, TlsServer, answer, event, piece, stream, stream_head
 from IPython.core.ultratb import VerboseTB
 
 from completions_magic import Client, Profile
@@ -366,24 +366,6 @@ AgNIADBFAiAFOvs90MeUUMVZQpgXJx3vUy4IhX0quaF78aKaXxGoZAIhAPwE2gc2
 9DRRD5HVH5ZMYdpTtCmxMyzUt7+1vTRYSaTW
 -----END CERTIFICATE-----
 """
-
-
-class TlsServer(ScriptedServer):
-    """The scripted server behind a certificate that it has signed itself."""
-
-    def __init__(self, pem, scripts):
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(pem)
-        super().__init__(scripts)
-        self.base_url = f"https://127.0.0.1:{self.port}/v1"
-
-    def _talk(self, connection):
-        try:
-            wrapped = self._context.wrap_socket(connection, server_side=True)
-        except OSError:
-            connection.close()
-        else:
-            super()._talk(wrapped)
 
 
 @pytest.fixture
