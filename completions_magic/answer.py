@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import re
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .errors import AnswerError, CompletionsError, DecodeError, StreamError, TooLargeError, shorten
-from .events import BOM, EventDecoder
+from .events import BOM, EVENT_LIMIT, EventDecoder
 from .inert import one_line
 from .key import PIECE, ApiKey
 from .schema import Choice, Completion, Growing
@@ -28,14 +29,23 @@ class AnswerReader:
     """Reads one answer: an event stream or a single JSON object, told apart by their first bytes.
 
     Content types are not believed: real servers send either under any name. `choices` is how many were asked
-    for: where it is one, a server that counts chunks in `index` still gives one text.
+    for: where it is one, a server that counts chunks in `index` still gives one text. `event_limit` is the most
+    bytes of one event.
     """
 
-    def __init__(self, key: ApiKey | None = None, *, name: str = "the endpoint", choices: int | None = None) -> None:
+    def __init__(
+        self,
+        key: ApiKey | None = None,
+        *,
+        name: str = "the endpoint",
+        choices: int | None = None,
+        event_limit: int = EVENT_LIMIT,
+    ) -> None:
         self._key = key
         self._traces = () if key is None else key.traces()
         self._name = name
         self._choices = choices
+        self._event_limit = event_limit
         self._done = False
         self._streamed = False
         self._halves: dict[int, str] = {}
@@ -81,7 +91,7 @@ class AnswerReader:
             raise StreamError(f"{self._name} cut the answer off before its end; what had come is kept")
 
     def _stream(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Completion]:
-        decoder = EventDecoder()
+        decoder = EventDecoder(self._event_limit)
         piece: bytes | None = start
         while piece is not None:
             for completion in self._read_some(decoder.feed(piece)):
@@ -181,6 +191,8 @@ class AnswerReader:
             raise AnswerError(f"{self._name} sent an error inside its answer: {shorten(failure, 500)}")
         if "choices" not in answer and "usage" not in answer:
             raise DecodeError(f"{self._name} sent JSON without choices: {shorten(repr(dict(answer)), 120)}")
+        if _is_chat(answer.get("choices")):
+            raise DecodeError(f"{self._name} answers as for chat completions, not with a text: is its address right?")
         completion = Completion.from_dict(answer)
         raw = Completion.from_dict(said).choices if suspicious else []
         for choice, as_sent in zip(completion.choices, raw, strict=False):
@@ -240,6 +252,14 @@ def _first_bytes(pieces: Iterator[bytes]) -> bytes:
     return start
 
 
+def _is_chat(choices: object) -> bool:
+    """Say whether choices hold messages where a text should be: taken as completions they would be empty."""
+    return isinstance(choices, list) and any(
+        isinstance(choice, Mapping) and "text" not in choice and ("message" in choice or "delta" in choice)
+        for choice in choices
+    )
+
+
 def _whole_characters(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -279,9 +299,19 @@ def _detail(detail: object) -> str:
     return str(detail)
 
 
+def _in_its_charset(body: bytes, content_type: str) -> str:
+    """Return an error's body as text: as its byte order mark or its charset says, else as UTF-8."""
+    if len(body) > 2 and body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return body.decode("utf-16", "replace")
+    named = re.search(r"charset=[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
+    with contextlib.suppress(LookupError, ValueError):
+        return body.decode(named[1] if named else "utf-8-sig", "replace")
+    return body.decode("utf-8", "replace")
+
+
 def describe_error(body: bytes, content_type: str) -> str:
     """Return the message in an error's body, on one line of at most 500 characters."""
-    text = body.decode("utf-8", "replace").strip()
+    text = _in_its_charset(body, content_type).strip()
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):

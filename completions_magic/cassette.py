@@ -119,7 +119,8 @@ class Cassette(httpx.BaseTransport):
         take.key = _key_of(request)
         response = transport.handle_request(request)
         status = response.status_code
-        if not response.is_success and (status in PASSING or not 400 <= status < 500):
+        passing = status in PASSING or response.headers.get("x-should-retry", "").lower() == "true"
+        if not response.is_success and (passing or not 400 <= status < 500):
             take.drop()
             return response
         return _Answer(

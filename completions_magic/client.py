@@ -19,7 +19,7 @@ import msgspec
 
 from .answer import AnswerReader
 from .cassette import Cassette
-from .endpoint import Endpoint, request_id_of
+from .endpoint import Endpoint
 from .errors import (
     APIConnectionError,
     APIStatusError,
@@ -30,6 +30,7 @@ from .errors import (
     StreamError,
     TooLargeError,
 )
+from .events import EVENT_LIMIT
 from .key import ApiKey
 from .pace import Pace
 from .profiles import Profile, choose_profile
@@ -81,10 +82,11 @@ class Client:
     """Talks to one endpoint over one pooled connection; made of a profile, or of a base URL.
 
     With nothing given it is the endpoint of `OPENAI_BASE_URL`, or the embedded one. `model` is used by requests
-    that name none; `connect_timeout` and `timeout` are seconds, the latter the longest silence before the
-    first event and between events; `retries` happen only before anything of an answer was handed on.
-    `on_wait` is called before each. `cassette`, a path or a Cassette, records and replays, in the mode `record`;
-    `pace` is shared by all clients that are to ask no faster together.
+    that name none. Seconds: `connect_timeout` until there is a connection, `first_token_timeout` until the first
+    token (as long as nothing is said, `timeout`), and `timeout` the longest silence between tokens. `event_limit` is
+    the most bytes of one event. `retries` happen only before anything of an answer was handed on; `on_wait` is
+    called before each. `cassette`, a path or a Cassette, records and replays, in the mode `record`; `pace` is shared
+    by all clients that are to ask no faster together.
     Raises ProfileError when the endpoint or its key is not usable.
     """
 
@@ -96,8 +98,10 @@ class Client:
         api_key: str | ApiKey | None = None,
         model: str | None = None,
         connect_timeout: float = 10.0,
+        first_token_timeout: float | None = None,
         timeout: float = 60.0,
         retries: int = 2,
+        event_limit: int = EVENT_LIMIT,
         transport: httpx.BaseTransport | None = None,
         cassette: str | os.PathLike[str] | Cassette | None = None,
         record: str | None = None,
@@ -111,6 +115,7 @@ class Client:
         self.model = model or self.profile.model
         self.timeout = timeout
         self.retries = max(0, retries)
+        self.event_limit = event_limit
         self.on_wait = on_wait
         if cassette is not None and (record is not None or not isinstance(cassette, Cassette)):
             cassette = _cassette(cassette, record)
@@ -120,6 +125,7 @@ class Client:
             self.profile,
             key,
             connect_timeout=connect_timeout,
+            first_token_timeout=timeout if first_token_timeout is None else first_token_timeout,
             timeout=timeout,
             transport=transport,
             cassette=cassette,
@@ -133,8 +139,10 @@ class Client:
             api_key=self.endpoint.key,
             model=self.model,
             connect_timeout=self.endpoint.connect_timeout,
+            first_token_timeout=self.endpoint.first_token_timeout,
             timeout=self.timeout,
             retries=self.retries,
+            event_limit=self.event_limit,
             transport=self.endpoint.transport,
             cassette=self.cassette,
             pace=pace,
@@ -159,7 +167,9 @@ class Client:
         """What two clients share that may use the same connection."""
         profile = self.profile
         tape = None if self.cassette is None else (self.cassette.tape, self.cassette.record, self.cassette.pace)
-        settings = (self.timeout, self.retries, self.model, repr(sorted(profile.parameters.items())), tape)
+        timeouts = (self.endpoint.connect_timeout, self.endpoint.first_token_timeout, self.timeout)
+        model = (self.model, repr(sorted(profile.parameters.items())))
+        settings = (timeouts, self.retries, self.event_limit, model, tape)
         return profile.name, profile.base_url, profile.allow_http, self.endpoint.key, settings
 
     def request(self, /, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:
@@ -418,7 +428,8 @@ class _Call:
             self.stopped.wait(wait.seconds)
 
     def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
-        watch = Watch(self._client.endpoint.timeout, self._frame)
+        endpoint = self._client.endpoint
+        watch = Watch(endpoint.timeout, self._frame, first=endpoint.first_token_timeout)
         with self._reading.lock:
             self._watch = watch
         try:
@@ -441,28 +452,38 @@ class _Call:
         try:
             yield from self._chunks(response, watch)
         except CompletionsError as error:
-            error.request_id = error.request_id or request_id_of(response)
-            raise
+            self._client.endpoint.explain(error, response)
+            if error.kind not in ("protocol", "timeout") or not self._is_whole():
+                raise
         finally:
             self._let_go()
             response.close()
 
     def _chunks(self, response: httpx.Response, watch: Watch) -> Generator[Completion, None, None]:
         endpoint = self._client.endpoint
-        reader = AnswerReader(endpoint.key, name=endpoint.name, choices=self.request.choices)
+        reader = AnswerReader(
+            endpoint.key,
+            name=endpoint.name,
+            choices=self.request.choices,
+            event_limit=self._client.event_limit,
+        )
         pieces = self._read(endpoint.pieces(response, watch))
         for chunk in reader.chunks(pieces):
             chunk.request = self.request
             self._growing.add(chunk)
+            left = 0.0 if chunk.choices else watch.left
             yield chunk
-            watch.heard = True
+            if chunk.choices:
+                watch.heard = True
+            else:
+                watch.allow(left)  # no token: a server may send such events for ever
             if self.stopped.is_set():
                 return
         if self.stopped.is_set():
             return
         reader.check_end(self._growing)
         watch.frame = 0.0
-        watch.restart(DRAIN_SECONDS)
+        watch.allow(DRAIN_SECONDS)
         with contextlib.suppress(CompletionsError):
             # What follows [DONE] is the end of the transfer: once it is read the connection can be used again.
             next(pieces, None)
@@ -474,6 +495,10 @@ class _Call:
             if piece is None:
                 return
             yield piece
+
+    def _is_whole(self) -> bool:
+        """Say whether the server has ended every choice that was asked for: what breaks afterwards costs nothing."""
+        return self._growing.finished() and len(self._growing.completion().choices) >= self.request.choices
 
 
 def _cassette(cassette: str | os.PathLike[str] | Cassette, record: str | None) -> Cassette:
@@ -489,9 +514,11 @@ def _in_short(error: CompletionsError) -> str:
 def _wait_before(error: CompletionsError, retry: int) -> float | None:
     """Return the seconds to wait before trying again, or None where trying again is of no use."""
     passing = isinstance(error, (APIConnectionError, StreamError)) and error.kind in ("connect", "timeout", "protocol")
-    if not passing and error.status not in RETRIED and (error.status or 0) < 500:
+    refused = error if isinstance(error, APIStatusError) else APIStatusError("")
+    useful = passing or error.status in RETRIED or (error.status or 0) >= 500
+    if not (useful if refused.should_retry is None else refused.should_retry):
         return None
-    asked = error.retry_after if isinstance(error, APIStatusError) else None
+    asked = refused.retry_after
     if asked is not None:
         return asked if asked <= LONGEST_WAIT else None
     jitter: float = random.uniform(0.75, 1.25)

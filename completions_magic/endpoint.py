@@ -20,6 +20,7 @@ from .answer import describe_error
 from .cassette import Cassette
 from .errors import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     AuthenticationError,
     CompletionsError,
@@ -40,13 +41,15 @@ from .transport import Watch, WatchedTransport
 
 ERROR_BODY_LIMIT = 64 * 2**10
 ERROR_BODY_SECONDS = 5.0
+ENCODINGS = ("identity", "gzip", "deflate")
+SHOULD_RETRY = {"true": True, "false": False}
 
 
 class Endpoint:
     """Sends requests to a profile's base URL over one pooled connection, which opens at the first of them.
 
-    `connect_timeout` and `timeout` are seconds. Raises ProfileError when the key is missing or would travel in
-    the clear. All its errors name the endpoint, and none holds the key.
+    `connect_timeout`, `first_token_timeout` and `timeout` are seconds. Raises ProfileError when the key is
+    missing or would travel in the clear. All its errors name the endpoint, and none holds the key.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Endpoint:
         key: ApiKey | None,
         *,
         connect_timeout: float,
+        first_token_timeout: float,
         timeout: float,
         transport: httpx.BaseTransport | None,
         cassette: Cassette | None = None,
@@ -73,6 +77,7 @@ class Endpoint:
                     raise
                 self._missing = error  # who only replays needs none
         self.connect_timeout = connect_timeout
+        self.first_token_timeout = first_token_timeout
         self.timeout = timeout
         if self.key is not None:
             check_in_the_clear(profile)
@@ -110,9 +115,10 @@ class Endpoint:
         return httpx.Client(
             transport=self._paced() if self._cassette is None else self._cassette.around(self._paced),
             trust_env=False,
-            timeout=httpx.Timeout(self.timeout, connect=self.connect_timeout),
+            timeout=httpx.Timeout(max(self.timeout, self.first_token_timeout), connect=self.connect_timeout),
             headers={"User-Agent": f"completions-magic/{version('completions-magic')}", "Accept-Encoding": "identity"},
             auth=_Bearer(self.key) if self.key is not None else None,
+            event_hooks={"response": [self._refuse_redirect]},
         )
 
     def _paced(self) -> httpx.BaseTransport:
@@ -149,7 +155,7 @@ class Endpoint:
             return response
         try:
             with watch:
-                watch.restart(ERROR_BODY_SECONDS)
+                watch.allow(ERROR_BODY_SECONDS)
                 raise self._refusal(response)
         finally:
             response.close()
@@ -168,7 +174,7 @@ class Endpoint:
         request = connection.build_request(method, self._url(route), content=body, headers=headers)
         if sample is not None:
             request.extensions["sample"] = sample
-        with translated(self), watch:
+        with translated(self, watch), watch:
             return connection.send(request, stream=True)
 
     def pieces(self, response: httpx.Response, watch: Watch) -> Iterator[bytes]:
@@ -179,13 +185,22 @@ class Endpoint:
                 with watch:
                     piece = next(coming, None)
             except httpx.HTTPError:
-                with translated(self, streaming=True):
+                with translated(self, watch, streaming=True):
                     raise
             if piece is None:
                 return
             yield piece
             if not watch.left:
-                raise APITimeoutError(f"{self.name} sent no event for {watch.limit:g} s (--timeout)")
+                raise APITimeoutError(silence(self, watch))
+
+    def explain(self, error: CompletionsError, response: httpx.Response) -> None:
+        """Put into the error of an answer what its head says of it."""
+        error.request_id = error.request_id or request_id_of(response)
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if isinstance(error, DecodeError) and encoding not in ENCODINGS:
+            error.message = f"{self.name} sent its answer as {shorten(encoding, 40)}, which nobody has asked for"
+        elif self.name not in error.message:
+            error.message = f"{self.name}: {error.message}"
 
     def cleaned(self, error: CompletionsError) -> CompletionsError:
         """Return the error to raise in its place: named, scrubbed, and without the frames that know the request."""
@@ -205,21 +220,34 @@ class Endpoint:
         status = response.status_code
         request_id = request_id_of(response)
         if 300 <= status < 400:
-            target = response.headers.get("location", "nowhere")
-            message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
-            return RedirectError(message, status=status, request_id=request_id)
+            return self._redirect(response)
         said = describe_error(_read_some(response), response.headers.get("content-type", ""))
         message = f"{self.name} answered {status} {response.reason_phrase}".rstrip()
         error = status_error(status)(f"{message}{': ' if said else ''}{said}", status=status, request_id=request_id)
-        error.message += self._next_step(error)
         error.retry_after = asked_wait(response.headers)
+        error.should_retry = SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower())
+        error.message += self._next_step(error)
         return error
 
-    def _next_step(self, error: CompletionsError) -> str:
+    def _redirect(self, response: httpx.Response) -> RedirectError:
+        target = response.headers.get("location", "nowhere")
+        message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
+        return RedirectError(message, status=response.status_code, request_id=request_id_of(response))
+
+    def _refuse_redirect(self, response: httpx.Response) -> None:
+        # Before httpx builds a request of it, which fails where the target is no address.
+        if response.has_redirect_location:
+            raise self._redirect(response)
+
+    def _next_step(self, error: APIStatusError) -> str:
+        if error.retry_after:
+            return f" (it asks to wait {error.retry_after:,.0f} s)"
         if isinstance(error, AuthenticationError):
             place = self.profile.place
-            if place is None:
+            if self.key is None:
                 return " (it wants a key: --api-key-env or --api-key-from names its place)"
+            if place is None:
+                return " (check the key)"
             again = place.forget(self.name, self.profile.origin)
             return " (the key that you typed is forgotten: run it again)" if again else f" (check the key in {place})"
         if isinstance(error, NotFoundError):
@@ -244,17 +272,17 @@ class _Bearer(httpx.Auth):
 
 
 @contextlib.contextmanager
-def translated(endpoint: Endpoint, *, streaming: bool = False) -> Iterator[None]:
+def translated(endpoint: Endpoint, watch: Watch, *, streaming: bool = False) -> Iterator[None]:
     """Turn the transport's exceptions into ours."""
     name = endpoint.name
     try:
         yield
     except httpx.ConnectTimeout as error:
         raise APITimeoutError(
-            f"no connection to {name} within {endpoint.connect_timeout:g} s{_where(endpoint)}"
+            f"no connection to {name} within {endpoint.connect_timeout:g} s{_where(endpoint)} (--connect-timeout)"
         ) from error
     except httpx.TimeoutException as error:
-        raise APITimeoutError(f"{name} sent no event for {endpoint.timeout:g} s (--timeout)") from error
+        raise APITimeoutError(silence(endpoint, watch)) from error
     except httpx.ConnectError as error:
         if _has_cause(error, ssl.SSLError):
             raise APIConnectionError(f"{name} could not be verified: {shorten(str(error), 200)}", kind="tls") from error
@@ -268,6 +296,13 @@ def translated(endpoint: Endpoint, *, streaming: bool = False) -> Iterator[None]
         if streaming:
             raise StreamError(f"{name} cut the answer off ({shorten(str(error), 200)})") from error
         raise APIConnectionError(f"{name} closed the connection without an answer ({error})") from error
+
+
+def silence(endpoint: Endpoint, watch: Watch) -> str:
+    """Return in words how long nothing has come, and which option allows more."""
+    if watch.first is not None:
+        return f"{endpoint.name} sent no first token within {watch.first:g} s (--first-token-timeout)"
+    return f"{endpoint.name} sent no event for {watch.limit:g} s (--timeout)"
 
 
 def request_id_of(response: httpx.Response) -> str | None:

@@ -141,10 +141,15 @@ class RedirectError(APIConnectionError):
 
 
 class APIStatusError(CompletionsError):
-    """The endpoint answered with a status that is not a success; `retry_after` is the wait it asks for, in seconds."""
+    """The endpoint answered with a status that is not a success.
+
+    `retry_after` is the wait that it asks for, in seconds, and `should_retry` whether it wants to be asked again;
+    None where it does not say.
+    """
 
     default_kind = "status"
     retry_after: float | None = None
+    should_retry: bool | None = None
 
 
 class BadRequestError(APIStatusError):

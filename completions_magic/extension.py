@@ -31,8 +31,13 @@ class CompletionsMagics(Configurable):
     cassette = traitlets.Unicode("", help="record answers in this file, and replay them").tag(config=True)
     record = traitlets.Unicode("new_episodes", help="none, once, new_episodes, all").tag(config=True)
     pace = traitlets.Float(0.0, help="replay at once (0), as slow as recorded (1), slower").tag(config=True)
-    timeout = traitlets.Float(60.0, help="longest silence, in seconds").tag(config=True)
+    connect_timeout = traitlets.Float(10.0, help="longest wait for a connection, in seconds").tag(config=True)
+    first_token_timeout = traitlets.Float(
+        None, allow_none=True, help="longest wait for the first token; None: as timeout"
+    ).tag(config=True)
+    timeout = traitlets.Float(60.0, help="longest silence between tokens, in seconds").tag(config=True)
     retries = traitlets.Int(2, help="how often to try again before anything has arrived").tag(config=True)
+    event_limit = traitlets.Int(8 * 2**20, help="most bytes of one event of an answer").tag(config=True)
 
     def __init__(self, shell: Any) -> None:
         super().__init__(parent=shell)

@@ -276,9 +276,10 @@ class Session:
 
     def _client(self, options: Options) -> Client:
         profile = self._profile(options)
-        timeout = self._settings.timeout if options.timeout is None else options.timeout
-        retries = self._settings.retries if options.retries is None else options.retries
-        client = Client(profile, timeout=timeout, retries=retries, cassette=self._cassette(options))
+        names = ("connect_timeout", "first_token_timeout", "timeout", "retries", "event_limit")
+        settings = {name: getattr(self._settings, name) for name in names}
+        given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+        client = Client(profile, **{**settings, **given}, cassette=self._cassette(options))
         return self._clients.setdefault(client.identity, client)
 
     def _cassette(self, options: Options) -> Cassette | None:

@@ -90,7 +90,9 @@ OPTIONS: tuple[Option, ...] = (
         ("--api-key-from",), "api_key_from", "PLACE", "where", "or where else it is: .env:NAME, keyring:NAME, prompt"
     ),
     Option(("--allow-http",), "allow_http", None, "where", "let the key go to another machine without TLS"),
-    Option(("--timeout",), "timeout", "S", "where", "longest silence, in seconds"),
+    Option(("--connect-timeout",), "connect_timeout", "S", "where", "longest wait for a connection, in seconds"),
+    Option(("--first-token-timeout",), "first_token_timeout", "S", "where", "longest wait for the first token"),
+    Option(("--timeout",), "timeout", "S", "where", "longest silence between tokens, in seconds"),
     Option(("--retries",), "retries", "K", "where", "how often to try again before anything has arrived"),
     Option(("--bg",), "background", None, "where", "return at once; the answer is bound when it has ended"),
     Option(("--dry-run",), "dry_run", None, "where", "show the request, send nothing"),
@@ -132,6 +134,8 @@ class Options:
     api_key_env: str | None = None
     api_key_from: str | None = None
     allow_http: bool = False
+    connect_timeout: float | None = None
+    first_token_timeout: float | None = None
     timeout: float | None = None
     retries: int | None = None
     background: bool = False
@@ -393,6 +397,8 @@ def _prompt(text: str) -> Any:
 
 
 NUMBERS: dict[str, int | None] = {
+    "connect_timeout": None,
+    "first_token_timeout": None,
     "timeout": None,
     "max_rps": None,
     "retries": 0,
@@ -411,7 +417,7 @@ def _number(flag: str, value: Any, *, least: int | None) -> float:
     whole = least is not None
     low = number <= 0 if least is None else number < least
     if low or not number < 1e9 or (whole and number != int(number)):
-        unit = "seconds above 0" if flag == "--timeout" else "a number above 0"
+        unit = "seconds above 0" if flag.endswith("timeout") else "a number above 0"
         wanted = f"a whole number{f' from {least}' if least else ''}" if whole else unit
         raise OptionError(f"{flag} takes {wanted}, not {shorten(repr(value), 40)}")
     return int(number) if whole else number

@@ -27,24 +27,30 @@ FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolE
 class Watch:
     """Seconds left until something must have come; and the socket that is being read or connected meanwhile.
 
-    Who has got what was waited for sets `heard`: the time begins anew when it is looked at next. Once something has
-    come, what comes within `frame` seconds is read together: who looks at it sees no difference.
+    `limit` is the longest silence, and `first`, where it is given, the longest one before anything has come. Who has
+    got what was waited for sets `heard`: the time begins anew when it is looked at next. Once something has come, what
+    comes within `frame` seconds is read together: who looks at it sees no difference.
     """
 
-    def __init__(self, limit: float, frame: float = 0.0) -> None:
+    def __init__(self, limit: float, frame: float = 0.0, *, first: float | None = None) -> None:
         self.limit = limit
+        self.first = first
         self.frame = frame
-        self.heard = False
         self._flows = False
         self._next = 0.0
         self.socket: socket.socket | None = None
-        self._until = time.monotonic() + limit
+        self.allow(limit if first is None else first)
 
-    def restart(self, limit: float | None = None) -> None:
+    def restart(self) -> None:
         """Begin anew: what was waited for has come."""
-        self.heard = False
         self._flows = True
-        self._until = time.monotonic() + (self.limit if limit is None else limit)
+        self.first = None
+        self.allow(self.limit)
+
+    def allow(self, seconds: float) -> None:
+        """Let so much time pass from now on."""
+        self.heard = False
+        self._until = time.monotonic() + seconds
 
     @property
     def left(self) -> float:

@@ -136,6 +136,15 @@ class TlsServer(ScriptedServer):
             super()._talk(wrapped)
 
 
+class PlainServer(ScriptedServer):
+    """A server that answers whatever it gets with a refusal in plain http."""
+
+    def _talk(self, connection):
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer(b"", status="400 Bad Request"))
+
+
 @contextlib.contextmanager
 def port_that_is_closed():
     """Give a port that nobody listens on."""

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import DONE, ScriptedServer, TlsServer, answer, event, piece, stream, stream_head
+from conftest import DONE, PlainServer, ScriptedServer, TlsServer, answer, event, piece, stream, stream_head
 from IPython.core.ultratb import VerboseTB
 
 from completions_magic import Client, Profile
@@ -435,15 +435,6 @@ def test_stop_ends_a_silent_stream_over_tls(tls, pem):
         assert ended.wait(2)
         assert tls.gone.wait(2)
     assert chunks.partial.text == "Hel"
-
-
-class PlainServer(ScriptedServer):
-    """A server that answers whatever it gets with a refusal in plain http."""
-
-    def _talk(self, connection):
-        with connection:
-            connection.recv(65536)
-            connection.sendall(answer(b"", status="400 Bad Request"))
 
 
 def test_tls_to_a_server_without_it_is_of_kind_tls():
