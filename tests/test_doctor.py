@@ -12,7 +12,7 @@ import httpx
 import pytest
 from conftest import answer
 
-from completions_magic import Client
+from completions_magic import Client, load_ipython_extension, unload_ipython_extension
 from completions_magic.card import Card, Finding
 from completions_magic.doctor import PROBES, examine
 from completions_magic.local.app import App
@@ -298,6 +298,17 @@ def test_a_card_is_inert(server):
     assert "\u202e" not in card.plain() + card.html()
 
 
+def test_a_card_from_a_file_is_inert():
+    """What stands in a kept card, whoever wrote it, is one line of text as well."""
+    finding = Finding("n", "ignored", f"{HOSTILE}\nand more")
+    card = Card(
+        endpoint=HOSTILE, base_url="http://127.0.0.1:1/v1", model=HOSTILE, date="2026-01-01", findings=[finding]
+    )
+    assert Elements(card.html()).tags <= {"p", "table", "tr", "td", "span", "code"}
+    assert "\x1b" not in card.plain() + card.html() + repr(card)
+    assert len(card.plain().splitlines()) == 3
+
+
 def test_a_card_is_kept_for_the_endpoint_and_without_a_key(server):
     """It is read again as it was, by base URL, and the file is the person's alone."""
     Relay(server, refusing(holding("suffix"), said=f"what {KEY} is"))
@@ -420,7 +431,8 @@ def test_a_line_that_uses_what_is_ignored_is_told_once(lab, capsys):
 
 def test_a_later_session_knows_the_card(lab, capsys):
     """Another session is told too, from the card that was kept."""
-    lab.run("%unload_ext completions_magic\n%load_ext completions_magic").raise_error()
+    unload_ipython_extension(lab.shell)
+    load_ipython_extension(lab.shell)
     capsys.readouterr()
     lab.run(f"%%complete --base-url {lab.server.base_url} -m pocket -n 2 --max-tokens 4\nHi").raise_error()
     assert "ignores n" in capsys.readouterr().err

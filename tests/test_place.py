@@ -453,3 +453,13 @@ def test_who_only_replays_is_asked_nothing(cells, tmp_path):
     for place in (".env:LAB_KEY", "prompt", "keyring:lab"):
         cells.ask("Hi", f"--api-key-from {place} {cassette} --record none --sample 1").raise_error()
     assert len(cells.heard) == 1
+
+
+def test_who_only_replays_before_a_person_is_asked_nothing(kernel, server):
+    """A front end that could be asked is not: the cell ends by itself."""
+    server.scripts = [HELLO]
+    cell = f"%%complete -m m --base-url {server.base_url} --cassette c.jsonl {{}}\nHi"
+    kernel.run(cell.format("-q"), watched=True)
+    reply, _ = kernel.run(cell.format("--record none --sample 1 --api-key-from prompt"), watched=True)
+    assert reply["status"] == "ok"
+    assert len(server.heard) == 1
