@@ -6,6 +6,7 @@ CompletionsError
 │   ├── PromptError             the prompt could not be rendered, or must not be sent
 │   ├── ProfileError            no such endpoint, no key, a key that may not go there
 │   ├── ConversionError         the answer is not what --as or --extract asked for
+│   ├── ScoringError            the answer does not say how likely its prompt is, which --score asks for
 │   ├── CassetteError           the cassette has no such interaction, or cannot be read or written
 │   └── BudgetError             the budget of a batch is spent
 ├── APIConnectionError          kind "connect" or "tls"
@@ -112,6 +113,10 @@ class ProfileError(ConfigurationError):
 
 class ConversionError(ConfigurationError):
     """The answer is not what `--as` or `--extract` asked for; `.partial` holds it."""
+
+
+class ScoringError(ConfigurationError):
+    """The answer does not say how likely its prompt is, which `--score` asks for."""
 
 
 class CassetteError(ConfigurationError):
