@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from .batch import Batch
+    from .scores import Scores
 
 log = logging.getLogger("completions_magic")
 
@@ -234,6 +235,43 @@ class Client:
         return spread_or_ask(
             read_rows(prompts), request, self, concurrency=concurrency, pack=pack, pace=pace, executor=executor
         ).run()
+
+    def score(
+        self,
+        contexts: object,
+        candidates: Sequence[str] | Sequence[Sequence[str]],
+        *,
+        by: str = "logprob",
+        unconditional: str = "Answer:",
+        concurrency: int = 8,
+        pace: Pace | None = None,
+        model: str | None = None,
+        **parameters: Any,
+    ) -> Scores:
+        """Return how likely each of the candidates is after each context, and which is the best.
+
+        `contexts` is one text, or many as in `complete_many`; `candidates` a list of texts, or a list of lists, one
+        for each context. `by` is logprob, per_token, per_byte or pmi, the last one against the `unconditional` context.
+        Raises ScoringError when the endpoint gives no log-probabilities of a prompt, ConfigurationError for what cannot
+        be sent.
+        """
+        from .scores import score, scoring_parameters
+
+        fields = scoring_parameters(self, parameters)
+
+        def request(prompt: str) -> CompletionRequest:
+            return self.request(prompt, model=model, **fields)
+
+        return score(
+            self,
+            contexts,
+            candidates,
+            request,
+            by=by,
+            unconditional=unconditional,
+            concurrency=concurrency,
+            pace=pace,
+        )
 
     def models(self) -> list[Model]:
         """Return the models that the endpoint lists. Raises CompletionsError in one of its kinds."""

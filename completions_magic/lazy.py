@@ -55,7 +55,12 @@ class RowPrompt:
         return cls(body, names, parameters, raw)
 
     def request(self, client: Client, columns: Mapping[str, Any]) -> CompletionRequest:
-        """Return the request of a row; raise PromptError for a name that is no column and no variable, or is missing.
+        """Return the request of a row; raise PromptError as `render` does."""
+        prompt, suffix = self.render(columns)
+        return client.request(prompt, **({} if suffix is None else {"suffix": suffix}), **self.parameters)
+
+    def render(self, columns: Mapping[str, Any]) -> tuple[str, str | None]:
+        """Return a row's prompt and suffix; raise PromptError for a name that is not there, or is missing in the row.
 
         Missing is None or NaN, which as words in a prompt would be taken for text.
         """
@@ -63,10 +68,9 @@ class RowPrompt:
             if name in columns and _is_missing(columns[name]):
                 raise PromptError(f"{{{{ {name} }}}} is missing in this row: it is {columns[name]}")
         try:
-            prompt, suffix = render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
+            return render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
         except PromptError as error:
             raise PromptError(f"{error}; the names of a row are {', '.join(columns)}") from None
-        return client.request(prompt, **({} if suffix is None else {"suffix": suffix}), **self.parameters)
 
 
 def _is_missing(value: object) -> bool:

@@ -44,8 +44,9 @@ from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profil
 from .progress import Progress
 from .prompt import render
 from .record import provenance, record
-from .rows import read_rows
+from .rows import Rows, read_rows
 from .schema import Completion, CompletionRequest
+from .scores import UNCONDITIONAL, Scores, Scoring, check_score, rows_to_score, scoring_parameters
 from .spread import spread_or_ask
 from .sweep import CONCURRENCY, Board, Point, Sweep, at_point, check_sweep
 from .tape import Tape
@@ -203,7 +204,12 @@ class Session:
 
     def _many(self, options: Options) -> Callable[..., Any] | None:
         """Return what runs the cell where it is more than one completion."""
-        ways = {"-i": options.inputs is not None, "--sweep": options.sweep is not None, "--tune": options.tune}
+        ways = {
+            "--score": options.score is not None,
+            "-i": options.inputs is not None and options.score is None,
+            "--sweep": options.sweep is not None,
+            "--tune": options.tune,
+        }
         chosen = [flag for flag, is_chosen in ways.items() if is_chosen]
         if len(chosen) > 1:
             raise OptionError(f"{chosen[0]} and {chosen[1]} do not go together")
@@ -211,7 +217,8 @@ class Session:
         check_together(options, way)
         if not chosen or (options.dry_run and options.tune):
             return None
-        return {"-i": self._batch, "--sweep": self._sweep, "--tune": self._tune}[chosen[0]]
+        run = {"--score": self._score, "-i": self._batch, "--sweep": self._sweep, "--tune": self._tune}
+        return run[chosen[0]]
 
     def _is_this_cell(self, line: str) -> bool:
         first = self._settings.typed.lstrip("\n").partition("\n")[0].strip()
@@ -429,6 +436,72 @@ class Session:
             pace=Pace(max_rps=options.max_rps, **(options.budget or {})),
         )
         return self._ask_rows(asking, options, client, whole_cell=whole_cell)
+
+    def _score(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
+        """Score candidates behind the prompt, or behind that of every row; bind and return the Scores."""
+        check_score(options)
+        if options.out is not None:
+            check_name(options.out, seen)
+        client = self._client(options)
+        parameters = {**self._parameters(options, client), **scoring_parameters(client, options.parameters)}
+        rows, context = self._contexts(options, body, seen)
+        name = options.score
+        if not isinstance(name, str) or name not in rows.columns:
+            shared = _variable("--score", name, seen)
+            scored = rows_to_score(rows, context, lambda _: shared)
+        else:
+            scored = rows_to_score(rows, context, lambda columns: columns[name])
+        scoring = Scoring(
+            Scores(rows.columns, rows.kind, options.score_by or "logprob", scored),
+            lambda prompt: client.request(prompt, **parameters),
+            client,
+            unconditional=UNCONDITIONAL if options.score_context is None else options.score_context,
+            concurrency=options.concurrency or WORKERS,
+            pace=Pace(max_rps=options.max_rps, **(options.budget or {})),
+        )
+        return self._show_scores(scoring, options, client, whole_cell=whole_cell)
+
+    def _contexts(
+        self, options: Options, body: str, seen: Mapping[str, Any]
+    ) -> tuple[Rows, Callable[[Mapping[str, Any]], str]]:
+        """Return the rows, one without columns where there is no -i, and what makes a row's context."""
+        if options.inputs is None:
+            prompt, hole = self._prompt(options, body, seen)
+            rendered: Callable[[Mapping[str, Any]], Any] = lambda _: (prompt, hole)  # noqa: E731
+            rows = Rows(iter([(0, {})]), (), 1)
+        else:
+            rendered = RowPrompt.of(body, seen, {}, raw=options.raw).render
+            rows = read_rows(_variable("-i", options.inputs, seen))
+
+        def context(columns: Mapping[str, Any]) -> str:
+            prompt, hole = rendered(columns)
+            if hole is not None or not isinstance(prompt, str):
+                raise PromptError("--score takes one text that candidates follow: no {{fill}}, no list of prompts")
+            return prompt
+
+        return rows, context
+
+    def _show_scores(self, scoring: Scoring, options: Options, client: Client, *, whole_cell: bool) -> Any:
+        kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
+        progress = Progress(scoring.count, kind, scoring.stop)
+        self._views.append(progress)
+        interrupted: Interrupted | None = None
+        try:
+            with progress:
+                scoring.run(progress.add)
+        except Interrupted as error:
+            interrupted = error
+        scores = scoring.scores
+        value = scores.to_frame() if options.form == "frame" else scores
+        if options.out is not None:
+            self.shell.user_ns[options.out] = value
+        for row in scoring.requests[:1]:
+            if row.completion is not None and row.completion.request is not None:
+                self.note(Task(options, row.completion.request, client, {}), row.completion)
+        failed = scores.failures
+        if interrupted is not None or (failed and len(failed) == len(scores)):
+            raise interrupted or failed[0].error or OptionError("every row failed")
+        return None if options.quiet and whole_cell else value
 
     def _ask_rows(self, asking: Asking, options: Options, client: Client, *, whole_cell: bool) -> Any:
         kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)

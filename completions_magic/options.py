@@ -13,6 +13,7 @@ from .binding import FORMS
 from .cassette import MODES
 from .errors import OptionError, nearest, shorten
 from .grid import Axis, read_axis
+from .likelihood import MEASURES
 from .schema import KNOBS
 
 ESCAPES = re.compile(r"\\(n|t|r|\\|u[0-9A-Fa-f]{4})")
@@ -72,6 +73,15 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--concurrency",), "concurrency", "K", "tuning", "how many requests of a sweep, or of rows, at once"),
     Option(("--pack",), "pack", "K", "tuning", "send K rows as the prompts of one request"),
     Option(("--executor",), "executor", "NAME", "tuning", "ask from the workers of this concurrent.futures.Executor"),
+    Option(
+        ("--score",),
+        "score",
+        "NAME",
+        "tuning",
+        "how likely each of these texts is to follow: a list, or a column",
+    ),
+    Option(("--score-by",), "score_by", "MEASURE", "tuning", f"what makes one the best: {', '.join(MEASURES)}"),
+    Option(("--score-context",), "score_context", "TEXT", "tuning", "what pmi takes for no context; '' leaves it out"),
     Option(("--max-rps",), "max_rps", "X", "tuning", "most requests a second"),
     Option(("--budget",), "budget", "tokens=N", "tuning", "stop asking for rows when so much is spent; or requests=N"),
     Option(
@@ -100,7 +110,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(("-h", "--help"), "help", None, "where", "show this table"),
 )
 
-CHOICES: dict[str, Collection[str]] = {"form": FORMS, "record": MODES}
+ESCAPED = ("stop", "suffix", "score_context")
+CHOICES: dict[str, Collection[str]] = {"form": FORMS, "record": MODES, "score_by": MEASURES}
 BY_FLAG: dict[str, Option] = {flag: option for option in OPTIONS for flag in option.flags}
 
 
@@ -122,6 +133,9 @@ class Options:
     inputs: Any = None
     pack: int | None = None
     executor: Any = None
+    score: Any = None
+    score_by: str | None = None
+    score_context: str | None = None
     max_rps: float | None = None
     budget: dict[str, int] | None = None
     sweep: list[Axis] | None = None
@@ -266,15 +280,15 @@ def _store(options: Options, option: Option, word: Word | None, names: Mapping[s
     flag, name = option.flags[-1], option.name
     value: Any = option.sets if word is None else _value(word, flag, names)
     literal = word is not None and isinstance(value, str) and value == word.text
+    if literal and name in ESCAPED:
+        value = unescape(value)
     if name in PAIRS and word is not None:
         PAIRS[name](options, word, names)
     elif name in KNOBS:
-        if literal and name in ("stop", "suffix"):
-            value = unescape(value)
         if name == "stop" and "stop" in options.parameters:
             value = [*_listed(options.parameters["stop"]), *_listed(_converted(flag, name, value))]
         options.parameters[name] = _converted(flag, name, value)
-    elif name in ("inputs", "prompt", "executor"):
+    elif name in ("inputs", "prompt", "executor", "score"):
         setattr(options, name, _prompt(value) if literal and name == "prompt" else value)
     elif name in NUMBERS:
         setattr(options, name, _number(flag, value, least=NUMBERS[name]))
@@ -349,23 +363,31 @@ def _store_budget(options: Options, budget: Word, names: Mapping[str, Any]) -> N
     options.budget = {match[1]: int(match[2])}
 
 
-ONLY_MANY = {"concurrency": "-i or --sweep", "pack": "-i", "executor": "-i", "max_rps": "-i", "budget": "-i"}
+ONLY_WITH = {
+    "concurrency": ("-i", "--sweep", "--score"),
+    "pack": ("-i",),
+    "executor": ("-i",),
+    "max_rps": ("-i", "--score"),
+    "budget": ("-i", "--score"),
+    "score_by": ("--score",),
+    "score_context": ("--score",),
+}
 ONLY_ONE = ("background", "dry_run", "extract", "sample")
 
 
 def check_together(options: Options, way: str) -> None:
-    """Raise OptionError where an option would do nothing: `way` is `-i`, `--sweep`, or empty for one completion."""
-    for name, ways in ONLY_MANY.items():
-        if getattr(options, name) is not None and way not in ways.split(" or "):
-            raise OptionError(f"{_flag(name)} is for many completions: it goes with {ways}")
+    """Raise OptionError where an option would do nothing: `way` is `-i`, `--sweep`, `--score`, or empty."""
+    for name, ways in ONLY_WITH.items():
+        if getattr(options, name) is not None and way not in ways:
+            raise OptionError(f"{_flag(name)} would do nothing: it goes with {' or '.join(ways)}")
     if not way:
         return
-    for name in (*ONLY_ONE, *(["prompt"] if way == "-i" else [])):
+    for name in (*ONLY_ONE, *(["prompt"] if options.inputs is not None else [])):
         if getattr(options, name) not in (None, False):
             raise OptionError(f"{_flag(name)} is for one completion: it does not go with {way}")
     if options.form not in (None, "completion", "frame"):
-        bound = {"-i": "a Batch", "--sweep": "a Sweep"}[way]
-        raise OptionError(f"{way} binds {bound}, or with --as frame its frame, not {options.form}")
+        bound = {"-i": "a Batch", "--sweep": "a Sweep", "--score": "Scores"}[way]
+        raise OptionError(f"{way} binds {bound}, or with --as frame a frame, not {options.form}")
 
 
 def _flag(name: str) -> str:

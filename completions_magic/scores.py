@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from .asking import WORKERS, Asking
@@ -17,7 +18,7 @@ from .options import Options
 from .pace import Pace
 from .profiles import LOCAL
 from .record import FOOT, code, count, tr
-from .rows import Rows
+from .rows import ROW, Rows, read_rows
 from .schema import CompletionRequest
 
 if TYPE_CHECKING:
@@ -288,19 +289,11 @@ def check_measure(measure: str) -> str:
 
 
 def check_score(options: Options) -> None:
-    """Raise OptionError where an option and --score do not go together."""
-    if options.form not in (None, "completion", "frame"):
-        raise OptionError(f"--score binds Scores, or with --as frame their frame, not {options.form}")
-    given = {
-        "--bg": options.background,
-        "--dry-run": options.dry_run,
-        "--extract": options.extract,
-        "--sample": options.sample,
-        **{f"--{name.replace('_', '-')}": name in options.parameters for name in FIXED},
-    }
-    alone = [flag for flag, value in given.items() if value]
-    if alone:
-        raise OptionError(f"{alone[0]} is for what is generated: it does not go with --score")
+    """Raise OptionError for a parameter that shapes what is generated."""
+    shaped = [name for name in FIXED if name in options.parameters]
+    if shaped:
+        flag = shaped[0].replace("_", "-")
+        raise OptionError(f"--{flag} is for what is generated: it does not go with --score")
 
 
 def check_candidates(candidates: object) -> list[str]:
@@ -313,6 +306,22 @@ def check_candidates(candidates: object) -> list[str]:
         said = f"{type(wrong).__name__} {one_line(repr(wrong), 40)}" if listed else "an empty list"
         raise PromptError(f"--score takes a list of texts that are not empty, not {said}")
     return [str(one) for one in listed]
+
+
+def rows_to_score(
+    rows: Rows, context: Callable[[Mapping[str, Any]], str], candidates: Callable[[Mapping[str, Any]], object]
+) -> list[ScoredRow]:
+    """Return the rows with their contexts and candidates; one that has none has an error."""
+    found = []
+    for label, columns in rows.rows:
+        row = ScoredRow(label, columns)
+        try:
+            row.context = context(columns)
+            row.scores = [Score(candidate) for candidate in check_candidates(candidates(columns))]
+        except CompletionsError as error:
+            row.error = error
+        found.append(row)
+    return found
 
 
 class Scoring:
@@ -433,3 +442,28 @@ def scoring_parameters(client: Client, given: Mapping[str, Any]) -> dict[str, An
     """
     least = 0 if client.profile.base_url == LOCAL else 1
     return {"logprobs": 1, "max_tokens": least, **given, **dict.fromkeys(FIXED), "echo": True}
+
+
+def score(
+    client: Client,
+    contexts: object,
+    candidates: Sequence[str] | Sequence[Sequence[str]],
+    request: Callable[[str], CompletionRequest],
+    *,
+    by: str = "logprob",
+    unconditional: str = UNCONDITIONAL,
+    concurrency: int = WORKERS,
+    pace: Pace | None = None,
+) -> Scores:
+    """Return the scores of candidates after one context or many; see Client.score."""
+    rows = read_rows([contexts] if isinstance(contexts, str) else contexts)
+    each = iter(candidates) if candidates and not isinstance(candidates[0], str) else repeat(candidates)
+    scored = rows_to_score(rows, lambda columns: _text(columns[ROW]), lambda _: next(each, []))
+    scores = Scores(rows.columns, rows.kind, check_measure(by), scored)
+    return Scoring(scores, request, client, unconditional=unconditional, concurrency=concurrency, pace=pace).run()
+
+
+def _text(context: object) -> str:
+    if not isinstance(context, str):
+        raise PromptError(f"a context to score behind is a text, not {type(context).__name__}")
+    return context

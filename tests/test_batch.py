@@ -126,13 +126,15 @@ def test_what_has_no_rows_is_one_clear_line(source):
 @pytest.mark.parametrize(
     ("options", "ways"),
     [
-        ("--concurrency 4", "-i or --sweep"),
-        ("--max-rps 4", "-i"),
-        ("--budget requests=4", "-i"),
+        ("--concurrency 4", "-i or --sweep or --score"),
+        ("--max-rps 4", "-i or --score"),
+        ("--budget requests=4", "-i or --score"),
+        ("--score-by pmi", "--score"),
+        ("-i rows --score-context x", "--score"),
         ("--pack 4", "-i"),
         ("--executor pool", "-i"),
-        ("--tune --budget tokens=4", "-i"),
-        ("--sweep n=1,2 --max-rps 4", "-i"),
+        ("--tune --budget tokens=4", "-i or --score"),
+        ("--sweep n=1,2 --max-rps 4", "-i or --score"),
         ("--sweep n=1,2 --pack 4", "-i"),
     ],
 )
@@ -140,7 +142,7 @@ def test_what_would_do_nothing_is_refused(cells, echo, options, ways):
     """An option for many completions, on a line for one or for a grid, is no silent wish."""
     result = cells.run(f"%%complete -m m --base-url {echo.base_url} {options}\nP")
     assert isinstance(result.error_in_exec, OptionError)
-    assert str(result.error_in_exec).endswith(f"is for many completions: it goes with {ways}")
+    assert str(result.error_in_exec).endswith(f"would do nothing: it goes with {ways}")
     assert echo.heard == []
 
 

@@ -370,9 +370,14 @@ ONCE = [option for option in OPTIONS if not option.repeats and option.name != "h
 @pytest.mark.parametrize("option", ONCE, ids=lambda option: option.flags[-1])
 def test_an_option_given_twice_is_an_error(option):
     """No value is overwritten in silence, under another spelling neither."""
-    good = {"logit_bias": "{}", "stream_options": "{}", "form": "text", "record": "none", "budget": "tokens=1"}.get(
-        option.name, "1"
-    )
+    good = {
+        "logit_bias": "{}",
+        "stream_options": "{}",
+        "form": "text",
+        "record": "none",
+        "budget": "tokens=1",
+        "score_by": "pmi",
+    }.get(option.name, "1")
     value = "" if option.value is None else f" '{good}'"
     assert "given twice" in refused(f"{option.flags[0]}{value} {option.flags[-1]}{value}")
 
