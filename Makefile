@@ -5,7 +5,7 @@ BIN := .venv/bin
 # No endpoint or key of the person who runs this leaks in: everything below runs on the embedded endpoint.
 ALONE := env -u OPENAI_BASE_URL -u OPENAI_API_KEY
 
-.PHONY: install demo lab test check notebooks pictures programs clean
+.PHONY: install demo lab test check faults fuzz notebooks pictures programs clean
 
 install: .venv/dev
 
@@ -48,6 +48,14 @@ check: .venv/dev
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What servers do wrong, by every way in, and the official client beside them.
+faults: .venv/dev
+	$(ALONE) PYTHONPATH=tests $(BIN)/python -m faults
+
+# The property tests, on a hundred times as many examples.
+fuzz: .venv/dev
+	$(ALONE) $(BIN)/python -m pytest --quiet --hypothesis-profile fuzz -m hypothesis
 
 notebooks: .venv/dev
 	$(ALONE) $(BIN)/python notebooks/execute.py

@@ -20,6 +20,11 @@ def pieces(*parts: bytes) -> bytes:
     return stream(parts)
 
 
+def joined(*parts: bytes) -> bytes:
+    """Return an answer after which the connection is kept."""
+    return b"".join(parts)
+
+
 def single(body: bytes) -> bytes:
     """Return a chunked stream whose every byte is an HTTP chunk of its own."""
     return stream(body[at : at + 1] for at in range(len(body)))
@@ -212,15 +217,15 @@ ENDS = [
 ]
 
 WRAPPINGS = [
-    good("as application/json", says(stream_head("application/json"), piece(HELLO), END)),
-    good("as text/plain", says(stream_head("text/plain"), piece(HELLO), END)),
-    good("as text/html", says(stream_head("text/html"), piece(HELLO), END)),
+    good("as application/json", joined(stream_head("application/json"), piece(HELLO), END)),
+    good("as text/plain", joined(stream_head("text/plain"), piece(HELLO), END)),
+    good("as text/html", joined(stream_head("text/html"), piece(HELLO), END)),
     good(
         "as Latin-1, which it is not",
-        says(stream_head("text/event-stream; charset=latin-1"), piece(raw("é") + STOP), END),
+        joined(stream_head("text/event-stream; charset=latin-1"), piece(raw("é") + STOP), END),
         text="é",
     ),
-    good("as an unknown charset", says(stream_head("text/event-stream; charset=x-none"), piece(HELLO), END)),
+    good("as an unknown charset", joined(stream_head("text/event-stream; charset=x-none"), piece(HELLO), END)),
     good("without a content type", body(HELLO)),
     good("with two content types", body(HELLO, "Content-Type: text/html", "Content-Type: text/event-stream")),
     good("gzip", compressed(gzip.compress(HELLO), "gzip")),
@@ -235,19 +240,20 @@ WRAPPINGS = [
     bad("an encoding of its own", compressed(b"abc", "x-snappy"), DecodeError, "x-snappy"),
     good(
         "chunk extensions",
-        says(
+        joined(
             stream_head(), *(b'%x;name=value;q="1"\r\n%s\r\n' % (len(one), one) for one in (HEL, LO, STOP, DONE)), END
         ),
     ),
-    good("trailers", says(stream_head(), piece(HELLO), b"0\r\nX-Checksum: 7\r\nX-More: 8\r\n\r\n")),
+    good("trailers", joined(stream_head(), piece(HELLO), b"0\r\nX-Checksum: 7\r\nX-More: 8\r\n\r\n")),
     good(
-        "sizes of chunks in capitals and with zeros", says(stream_head(), b"%08X\r\n%s\r\n" % (len(HELLO), HELLO), END)
+        "sizes of chunks in capitals and with zeros",
+        joined(stream_head(), b"%08X\r\n%s\r\n" % (len(HELLO), HELLO), END),
     ),
     good("a length instead of chunks", body(HELLO, "Content-Type: text/event-stream")),
     good("HTTP/1.0", says(b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + HELLO)),
     good(
         "interim answers before it",
-        says(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", pieces(HELLO)),
+        joined(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", pieces(HELLO)),
     ),
     good("a whole answer in its place", answer({"choices": [{"text": "Hello", "index": 0, "finish_reason": "stop"}]})),
 ]

@@ -2,11 +2,11 @@
 
 import json
 
-from conftest import DONE, END, answer, event, piece, says, stream, stream_head
+from conftest import DONE, END, answer, event, piece, stream, stream_head
 
 from completions_magic.errors import AnswerError, DecodeError, StreamError
 
-from .event_streams import HEL, HELLO, LO, STOP, body, pieces, raw
+from .event_streams import HEL, HELLO, LO, STOP, body, joined, pieces, raw
 from .fault import KEY, Fault, bad, good
 
 LOGPROBS = {"tokens": ["Hello"], "token_logprobs": [-0.5], "top_logprobs": [{"Hello": -0.5}], "text_offset": [0]}
@@ -146,7 +146,7 @@ FIELDS = [
     good("JSON as an event stream", whole(choice(finish_reason="stop"), "text/event-stream")),
     good(
         "JSON in chunks of one byte",
-        says(
+        joined(
             stream_head("application/json"),
             *(piece(bytes([byte])) for byte in json.dumps(choice(finish_reason="stop")).encode()),
             END,
@@ -211,7 +211,7 @@ NONE = [
     bad("no body", body(b""), StreamError, "empty", heard=3),
     bad("no content at all", b"HTTP/1.1 204 No Content\r\n\r\n", StreamError, "empty", heard=3),
     bad("a body of blanks", body(b"\n\n  \n"), StreamError, "empty", heard=3),
-    bad("a chunked body of nothing", says(stream_head(), END), StreamError, "empty", heard=3),
+    bad("a chunked body of nothing", joined(stream_head(), END), StreamError, "empty", heard=3),
     bad("JSON that is cut", whole(b'{"choices":[{"text":"Hel'), DecodeError, "not JSON"),
     bad("JSON and something more", whole(json.dumps(choice()).encode() + b" trailing"), DecodeError, "not JSON"),
     bad("two objects", whole(json.dumps(choice()).encode() * 2), DecodeError, "not JSON"),

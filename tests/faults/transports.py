@@ -10,7 +10,7 @@ from completions_magic.errors import (
     StreamError,
 )
 
-from .event_streams import HEL, HELLO, LO, STOP, body, pieces
+from .event_streams import HEL, HELLO, LO, STOP, body, joined, pieces
 from .fault import Fault, Script, bad, good
 
 QUICK = {"timeout": 0.1, "first_token_timeout": 5.0, "retries": 0}
@@ -166,7 +166,7 @@ SILENT = [
     ),
     good("a reset after the finish_reason", says(stream_head(), piece(HEL + LO + STOP), reset)),
     good("an end that never comes after [DONE]", hang(stream_head(), piece(HELLO))),
-    good("one byte at a time, in time", says(stream_head(), *(piece(bytes([byte])) for byte in HELLO), END)),
+    good("one byte at a time, in time", joined(stream_head(), *(piece(bytes([byte])) for byte in HELLO), END)),
 ]
 
 BREAKING = [
@@ -216,7 +216,7 @@ NO_HTTP = [
     good("a folded header", says(b"HTTP/1.1 200 OK\r\nX-Long: a\r\n b\r\n\r\n" + HELLO)),
     good(
         "a length beside chunks",
-        says(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + piece(HELLO) + END),
+        joined(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + piece(HELLO) + END),
     ),
     good("206 Partial Content", body(HELLO, status="206 Partial Content")),
     good("201 Created", body(HELLO, status="201 Created")),
