@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import settings
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
@@ -250,6 +251,8 @@ def reset(connection):
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
+
+settings.register_profile("fuzz", max_examples=10_000, deadline=None)
 
 # A run that was started in the background ignores interrupts, and so would every kernel and terminal of its tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
