@@ -1,0 +1,57 @@
+"""Run all measurements, or those that are named, and write the table: `python benchmarks [NAME…]`."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from server import Server
+from table import Row, markdown
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+MEASUREMENTS = {
+    "chunks": "A streamed chunk",
+    "latency": "A request",
+    "loading": "Loading",
+    "area": "The live area, in a real kernel",
+    "prompts": "Many prompts",
+    "recording": "Cassettes",
+    "memory": "Memory",
+    "model": "The built-in model",
+    "exactness": "Exactness",
+}
+VERSIONS = ("completions-magic", "httpx", "msgspec", "ipykernel", "ipywidgets", "openai", "httpx-sse", "aiohttp")
+INTRODUCTION = """# Results
+
+`make bench` writes this file: {date}, Python {python}, {versions}.
+
+All of a row was measured in one run, in turns, as medians; the absolute figures are this machine's and say little, the
+ratios last. CPU is that of the client's process. A ratio is ours over theirs, so small is good; a goal is the most
+that it may be.
+
+"""
+
+
+def main(names: list[str]) -> None:
+    """Measure and write; with names, only print."""
+    sections: dict[str, list[Row]] = {}
+    with Server() as server:
+        for name in names or MEASUREMENTS:
+            start = time.perf_counter()
+            sections[MEASUREMENTS[name]] = importlib.import_module(name).measure(server)
+            print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    table = markdown(sections)
+    print(table)
+    if not names:
+        listed = ", ".join(f"{package} {version(package)}" for package in VERSIONS)
+        day = f"{datetime.now(UTC):%Y-%m-%d}"
+        RESULTS.write_text(INTRODUCTION.format(date=day, python=platform.python_version(), versions=listed) + table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""The live area end to end: CPU and bytes on the kernel's socket for a token, at 1,000 tokens a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernel import Kernel
+from script import Script
+from server import Server
+from table import Row, absolute, beside
+
+RATE = 1000
+COUNTS = (2_000, 10_000, 50_000)
+CLIENT = "import completions_magic\nchunks = completions_magic.Client(base_url={url!r}, model='m').stream('x')\n"
+OFFICIAL = "import openai\nchunks = openai.OpenAI(base_url={url!r}, api_key='none').completions.create(model='m', prompt='x', stream=True)\n"
+DISPLAYED = "text = ''\ndisplay(text, display_id='a')\nfor chunk in chunks:\n    text += chunk.choices[0].text\n    update_display(text, display_id='a')\n"
+PEERS = {
+    "print a token": CLIENT + "for chunk in chunks:\n    print(chunk.choices[0].text, end='', flush=True)\n",
+    "update_display": CLIENT + DISPLAYED,
+    "ipywidgets.HTML": CLIENT
+    + "import ipywidgets\nbox = ipywidgets.HTML()\ndisplay(box)\nfor chunk in chunks:\n    box.value += chunk.choices[0].text\n",
+    "openai + update_display": OFFICIAL + DISPLAYED,
+}
+OURS = "%%complete --base-url {url} -m m --max-tokens 50000 -o answer\nx"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a token cost: seconds of CPU, bytes; and messages a second."""
+
+    cpu: float
+    size: float
+    rate: float
+
+
+def measure(server: Server) -> list[Row]:
+    """Return what the area costs beside what notebooks do today."""
+    with Kernel() as kernel:
+        kernel.run("%load_ext completions_magic")
+        kernel.run("import openai, ipywidgets\nfrom IPython.display import display, update_display")
+        for warm in (OURS, *PEERS.values()):
+            show(kernel, server, warm, 20)
+        ours = {count: show(kernel, server, OURS, count) for count in COUNTS}
+        peers = {name: show(kernel, server, code, COUNTS[0]) for name, code in PEERS.items()}
+    first = ours[COUNTS[0]]
+    cpu = {name: cost.cpu for name, cost in peers.items()}
+    size = {name: cost.size for name, cost in peers.items()}
+    return [
+        *(absolute(f"bytes a token, {count:,} tokens", cost.size, 60, octets) for count, cost in ours.items()),
+        *beside(
+            f"bytes a token, {COUNTS[-1]:,} tokens",
+            ours[COUNTS[-1]].size,
+            {f"at {COUNTS[0]:,} tokens": first.size},
+            {f"at {COUNTS[0]:,} tokens": 1.5},
+            octets,
+        ),
+        *beside(f"bytes a token, {COUNTS[0]:,} tokens", first.size, size, {}, octets),
+        *(absolute(f"messages a second, {count:,} tokens", cost.rate, 31, whole) for count, cost in ours.items()),
+        *beside(f"CPU of a token, {COUNTS[0]:,} tokens", first.cpu, cpu, {"openai + update_display": 1 / 20}),
+        *beside(
+            f"CPU of a token, {COUNTS[-1]:,} tokens", ours[COUNTS[-1]].cpu, {f"at {COUNTS[0]:,} tokens": first.cpu}, {}
+        ),
+    ]
+
+
+def show(kernel: Kernel, server: Server, code: str, count: int) -> Shown:
+    """Run a cell that shows `count` tokens."""
+    url = server.url(Script(chunks=count, rate=RATE))
+    cpu, size, messages = kernel.cpu, kernel.bytes, kernel.messages
+    kernel.run(code.format(url=url))
+    spent = kernel.cpu - cpu
+    return Shown(spent / count, (kernel.bytes - size) / count, (kernel.messages - messages) / count * RATE)
+
+
+def octets(size: float) -> str:
+    """Return a number of bytes."""
+    return f"{size:,.0f} B"
+
+
+def whole(number: float) -> str:
+    """Return a number without its fraction."""
+    return f"{number:,.0f}"
