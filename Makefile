@@ -5,7 +5,7 @@ BIN := .venv/bin
 # No endpoint or key of the person who runs this leaks in: everything below runs on the embedded endpoint.
 ALONE := env -u OPENAI_BASE_URL -u OPENAI_API_KEY
 
-.PHONY: install demo lab test check faults fuzz notebooks pictures programs clean
+.PHONY: install demo lab test check faults fuzz bench notebooks pictures programs clean
 
 install: .venv/dev
 
@@ -56,6 +56,10 @@ faults: .venv/dev
 # The property tests, on a hundred times as many examples.
 fuzz: .venv/dev
 	$(ALONE) $(BIN)/python -m pytest --quiet --hypothesis-profile fuzz -m hypothesis
+
+bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(ALONE) $(BIN)/python benchmarks
 
 notebooks: .venv/dev
 	$(ALONE) $(BIN)/python notebooks/execute.py

@@ -10,16 +10,39 @@ from server import Server
 from table import Row, absolute, beside
 
 RATE = 1000
-COUNTS = (2_000, 10_000, 50_000)
-CLIENT = "import completions_magic\nchunks = completions_magic.Client(base_url={url!r}, model='m').stream('x')\n"
-OFFICIAL = "import openai\nchunks = openai.OpenAI(base_url={url!r}, api_key='none').completions.create(model='m', prompt='x', stream=True)\n"
-DISPLAYED = "text = ''\ndisplay(text, display_id='a')\nfor chunk in chunks:\n    text += chunk.choices[0].text\n    update_display(text, display_id='a')\n"
+COUNTS = (1_000, 10_000, 50_000)
+CLIENT = """
+import completions_magic
+chunks = completions_magic.Client(base_url={url!r}, model="m").stream("x")
+"""
+OFFICIAL = """
+import openai
+client = openai.OpenAI(base_url={url!r}, api_key="none")
+chunks = client.completions.create(model="m", prompt="x", stream=True)
+"""
+PRINTED = """
+for chunk in chunks:
+    print(chunk.choices[0].text, end="", flush=True)
+"""
+UPDATED = """
+text = ""
+display(text, display_id="a")
+for chunk in chunks:
+    text += chunk.choices[0].text
+    update_display(text, display_id="a")
+"""
+BOXED = """
+import ipywidgets
+box = ipywidgets.HTML()
+display(box)
+for chunk in chunks:
+    box.value += chunk.choices[0].text
+"""
 PEERS = {
-    "print a token": CLIENT + "for chunk in chunks:\n    print(chunk.choices[0].text, end='', flush=True)\n",
-    "update_display": CLIENT + DISPLAYED,
-    "ipywidgets.HTML": CLIENT
-    + "import ipywidgets\nbox = ipywidgets.HTML()\ndisplay(box)\nfor chunk in chunks:\n    box.value += chunk.choices[0].text\n",
-    "openai + update_display": OFFICIAL + DISPLAYED,
+    "print a token": CLIENT + PRINTED,
+    "update_display": CLIENT + UPDATED,
+    "ipywidgets.HTML": CLIENT + BOXED,
+    "openai + update_display": OFFICIAL + UPDATED,
 }
 OURS = "%%complete --base-url {url} -m m --max-tokens 50000 -o answer\nx"
 

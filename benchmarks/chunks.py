@@ -10,7 +10,7 @@ from ways import NAMES, Ways, named
 
 BURST = 20_000
 LOGPROBS = 4_000
-SECONDS = 1.5
+SECONDS = 1.0
 
 
 def measure(server: Server) -> list[Row]:
@@ -22,7 +22,7 @@ def burst(server: Server) -> list[Row]:
     """20,000 chunks at once, an HTTP chunk each."""
     script = Script(chunks=BURST)
     ways = Ways(server.url(script), script)
-    costs = rounds(named(ways, ["ours", "keyed", *NAMES]), count=BURST)
+    costs = rounds(named(ways, ["ours", "keyed", *NAMES]), times=3, count=BURST)
     others = {NAMES[name]: costs[name].cpu for name in NAMES}
     goals = {NAMES["limit"]: 1.5, NAMES["official"]: 1 / 40}
     return [
@@ -61,7 +61,7 @@ def paced(server: Server, rate: int) -> list[Row]:
     script = Script(chunks=count, rate=rate)
     ways = Ways(server.url(script), script)
     names = ["limit", "stock", "official"]
-    costs = rounds(named(ways, ["framed", "ours", *names]), times=3 if rate > 100 else 1, count=count)
+    costs = rounds(named(ways, ["framed", "ours", *names]), times=2 if rate > 100 else 1, count=count)
     others = {NAMES[name]: costs[name].cpu for name in names}
     goals = {NAMES["limit"]: 0.8, NAMES["official"]: 1 / 15} if rate == 1000 else {}
     return [

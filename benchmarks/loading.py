@@ -10,7 +10,7 @@ from script import Script
 from server import Server
 from table import Row, absolute, beside, megabytes, milli
 
-TIMES = 3
+TIMES = 2
 HEAVY = ("httpx", "ipywidgets", "msgspec", "anywidget", "openai")
 SPENT = {
     "cpu": "time.process_time() - _start",

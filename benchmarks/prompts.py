@@ -36,7 +36,7 @@ def measure(server: Server) -> list[Row]:
                 NAMES[1]: lambda at_once=at_once, requests=requests: asyncio.run(ask_aiohttp(url, at_once, requests)),
                 NAMES[2]: lambda at_once=at_once, requests=requests: ask_barely(url, at_once, requests),
             },
-            times=3,
+            times=2,
             count=requests,
         )
         rows += compare(at_once, costs)

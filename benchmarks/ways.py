@@ -96,15 +96,12 @@ class Ways:
 
     def sse(self) -> None:
         """Httpx-sse and json."""
-        pieces = []
         with httpx_sse.connect_sse(self._http, "POST", f"{self._url}/completions", content=BODY) as source:
-            for event in source.iter_sse():
-                if event.data != "[DONE]":
-                    pieces.append(json.loads(event.data)["choices"][0]["text"])
-        self._check(pieces)
+            events = (event.data for event in source.iter_sse() if event.data != "[DONE]")
+            self._check([json.loads(event)["choices"][0]["text"] for event in events])
 
     def official(self) -> None:
-        """The official client."""
+        """Read with the official client."""
         stream = self._openai.completions.create(model="m", prompt="x", stream=True)
         self._check([chunk.choices[0].text for chunk in stream])
 
@@ -113,15 +110,15 @@ class Ways:
         self._check([chunk.choices[0].text for chunk in stream])
 
     def ours(self) -> None:
-        """This client."""
+        """Read with this client."""
         self._ours(self._keyless, 0.0)
 
     def keyed(self) -> None:
-        """This client with a key, which it looks for in all that comes."""
+        """Read with a key, which this client looks for in all that comes."""
         self._ours(self._keyed, 0.0)
 
     def framed(self) -> None:
-        """This client as the magic reads."""
+        """Read as the magic does."""
         self._ours(self._keyless, FLUSH_SECONDS)
 
 
