@@ -5,7 +5,7 @@ import pickle
 import signal
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import ipyparallel
@@ -17,9 +17,9 @@ from distributed import LocalCluster
 from test_batch import Echo, interrupt
 
 from completions_magic import Client
-from completions_magic.errors import ConfigurationError, Interrupted, OptionError, WorkerError
+from completions_magic.errors import ConfigurationError, Interrupted, OptionError, ProfileError, WorkerError
 from completions_magic.pace import Pace
-from completions_magic.profiles import Profile
+from completions_magic.profiles import NOTEBOOK_FILE, Profile, trust
 from completions_magic.rows import ROW, read_rows
 from completions_magic.spread import Order, Spreading
 
@@ -137,6 +137,57 @@ def test_a_key_is_read_by_the_worker_and_never_sent_to_it(dask, echo, monkeypatc
     with pytest.raises(ConfigurationError, match="name the environment variable"):
         own.complete_many(["a"], executor=dask.get_executor())
     assert len(echo.heard) == 1
+
+
+class Losing(ThreadPoolExecutor):
+    """An executor that loses the chunks whose numbers are in `lost`, as one does whose worker has died."""
+
+    def __init__(self, lost):
+        super().__init__(2)
+        self.lost = lost
+        self.count = 0
+
+    def submit(self, work, /, *given, **named):
+        """Run the work, or lose it."""
+        self.count += 1
+        if self.count in self.lost:
+            future = Future()
+            future.set_exception(OSError("the worker is gone"))
+            return future
+        return super().submit(work, *given, **named)
+
+
+def test_a_chunk_that_is_lost_goes_to_another_worker(echo):
+    """Lost once, all rows come; lost again and again, its rows say so, and the others come."""
+    with echo.client() as client:
+        with Losing({1}) as executor:
+            assert texts_of(client.complete_many(ROWS, executor=executor)) == [f"<{row}>" for row in ROWS]
+        with Losing({1, 3, 4}) as executor:
+            batch = client.complete_many(ROWS[:16], executor=executor)
+    assert batch.texts[8:] == [f"<{row}>" for row in ROWS[8:16]]
+    lost = "the executor lost this row (OSError: the worker is gone): run the cell again; with --journal only"
+    assert [str(row.error) for row in batch.failures] == [f"{lost} what is missing is asked"] * 8
+
+
+def test_tokens_are_counted_where_they_were_spent(echo):
+    """A budget of tokens counts the answers of all workers, and no replays."""
+    pace = Pace(tokens=20)
+    with ThreadPoolExecutor(2) as executor, echo.client() as client:
+        batch = client.complete_many(ROWS, executor=executor, concurrency=1, pace=pace)
+    assert pace.tokens == 5 * len(echo.heard) >= 20
+    assert batch.ended == "the budget is spent"
+
+
+def test_consent_is_given_where_the_person_is(echo, tmp_path, monkeypatch):
+    """A key that may go to a notebook's endpoint may do so from a worker, which has no file of consents."""
+    monkeypatch.setenv("SPREAD_KEY", KEY)
+    profile = Profile("lab", echo.base_url, "SPREAD_KEY", "m", source=NOTEBOOK_FILE)
+    with pytest.raises(ProfileError, match="agree once"):
+        Client(profile)
+    trust(profile)
+    order = pickle.loads(pickle.dumps(Order.of(Client(profile), 2)))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+    assert order.client().complete("a").text == "<a>"
 
 
 def test_a_budget_and_a_pace_hold_past_one_machine(echo, dask):
