@@ -483,7 +483,7 @@ class Session:
 
     def _show_scores(self, scoring: Scoring, options: Options, client: Client, *, whole_cell: bool) -> Any:
         kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
-        progress = Progress(scoring.count, kind, scoring.stop)
+        progress = Progress(scoring.count, kind, scoring.stop, what="prompts")
         self._views.append(progress)
         interrupted: Interrupted | None = None
         try:

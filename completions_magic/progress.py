@@ -23,11 +23,12 @@ LOG_SECONDS = 10.0
 class Progress:
     """Counts the rows that have ended, in a live area, on a terminal's last line, or in the log; a context.
 
-    `most` is how many rows there are, or None; `kind` one of the views. With `on_stop` a live area has its button.
+    `most` is how many there are, or None, of `what`; `kind` one of the views. A live area's button calls `on_stop`.
     """
 
-    def __init__(self, most: int | None, kind: str, on_stop: Callable[[], None]) -> None:
+    def __init__(self, most: int | None, kind: str, on_stop: Callable[[], None], *, what: str = "rows") -> None:
         self._most = most
+        self._what = what
         self._kind = kind
         self._on_stop = on_stop
         self._done = self._failed = self._tokens = 0
@@ -74,7 +75,7 @@ class Progress:
         with self._lock:
             done, failed, tokens = self._done, self._failed, self._tokens
         rate = done / max(1e-9, time.monotonic() - self._start)
-        parts = [f"{done:,} of {self._most:,} rows" if self._most is not None else f"{done:,} rows"]
+        parts = [f"{done:,}{'' if self._most is None else f' of {self._most:,}'} {self._what}"]
         if done:
             parts.append(f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s")
             if self._most is not None and done < self._most:
