@@ -12,12 +12,13 @@ from .asking import WORKERS, Asking
 from .batch import CAUSES, MOST_COLUMNS, SHOWN, Row
 from .client import Client
 from .errors import CompletionsError, ConfigurationError, OptionError, PromptError, ScoringError
+from .heatmap import preformatted
 from .inert import inert, one_line
 from .likelihood import MEASURES, Echo, Likelihood, likelihoods, read_echo
 from .options import Options
 from .pace import Pace
 from .profiles import LOCAL
-from .record import FOOT, code, count, tr
+from .record import CODE, FOOT, code, count, tr
 from .rows import ROW, Rows, read_rows
 from .schema import CompletionRequest
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 UNCONDITIONAL = "Answer:"
 """The context that stands for no context: that of Brown et al. (2020), without its blank, which is the candidate's."""
+UNBROKEN = 20
+"""Characters of a text that the record keeps on one line."""
 FIXED = ("n", "best_of", "suffix", "echo", "stream", "stream_options", "stop")
 """Parameters that a scoring request sets by itself, or that mean nothing to it."""
 
@@ -224,9 +227,9 @@ class Scores:
     def html(self) -> str:
         """Return the table of the record and the footer, as inert HTML."""
         head, lines = self._table()
-        rows = "".join(tr("td", *map(code, line)) for line in lines)
+        rows = "".join(tr("td", *map(_cell, line)) for line in lines)
         notes = [*self._notes(), self.footer()]
-        return f"<table>{tr('th', *map(code, head))}{rows}</table>" + "".join(
+        return f"<table>{tr('th', *map(_cell, head))}{rows}</table>" + "".join(
             f'<p style="{FOOT}">{code(note)}</p>' for note in notes
         )
 
@@ -250,11 +253,11 @@ class Scores:
         for row in self.rows[:SHOWN]:
             best = row.best(self.by)
             values = {score.candidate: _number(score.by(self.by)) for score in row.scores}
-            said = _in_words(row.error) or ("not done" if best is None else _quoted(best))
+            said = "not done" if best is None else _quoted(best)
+            if row.error is not None:
+                said = type(row.error).__name__
             given = [one_line(str(row.columns.get(name, "")), 60) for name in names]
-            lines.append(
-                [one_line(str(row.label), 40), *given, one_line(said, 100), *(values.get(name, "") for name in shared)]
-            )
+            lines.append([one_line(str(row.label), 40), *given, said, *(values.get(name, "") for name in shared)])
         return ["", *names, "best", *map(_quoted, shared)], lines
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
@@ -271,6 +274,13 @@ def _mark(score: Score, best: str | None) -> str:
 def _quoted(text: str) -> str:
     """Return a text as it is told from its neighbours: the blank before it counts."""
     return one_line(repr(text), 40)
+
+
+def _cell(text: str) -> str:
+    """Return a table's text as HTML; a short one is not broken, for a quote belongs to the blank after it."""
+    if len(text) > UNBROKEN:
+        return code(text)
+    return f'<code style="{CODE};white-space:nowrap">{preformatted(text)}</code>'
 
 
 def _number(value: float | None) -> str:
