@@ -34,6 +34,7 @@ from completions_magic.errors import (
     ServerError,
     StreamError,
     TooLargeError,
+    WorkerError,
     nearest,
     shorten,
     status_error,
@@ -63,10 +64,12 @@ TREE = [
     (DecodeError, StreamError, "decode"),
     (TooLargeError, StreamError, "too_large"),
     (AnswerError, StreamError, "api"),
+    (WorkerError, CompletionsError, "worker"),
 ]
 KINDS = {
     *("config", "connect", "tls", "timeout", "redirect", "protocol", "decode", "too_large", "api", "bad_request"),
     *("auth", "permission", "not_found", "rate_limit", "server", "status"),
+    "worker",
 }
 
 

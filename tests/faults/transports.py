@@ -25,7 +25,9 @@ def hang(*parts) -> Script:
 
 def silent(name: str, script: Script, *words: str, partial: str | tuple[str, ...] = (), **settings) -> Fault:
     """Return a case of a server that stops sending: a timeout names its option."""
-    return bad(name, script, APITimeoutError, *words, partial=partial, **{**(QUICK if partial else FIRST), **settings})
+    # On a busy machine so short a patience may be over before the server has read the request.
+    timeouts = {**(QUICK if partial else FIRST), **settings}
+    return bad(name, script, APITimeoutError, *words, partial=partial, heard=None, **timeouts)
 
 
 def cut(name: str, script: Script, *words: str, partial: str | tuple[str, ...] = "Hel") -> Fault:
@@ -185,7 +187,14 @@ BREAKING = [
     cut("a chunk size below zero", says(stream_head(), piece(HEL), b"-5\r\nhello\r\n")),
     cut("a chunk size beyond all bounds", says(stream_head(), piece(HEL), b"f" * 40 + b"\r\n")),
     cut("a chunk longer than it says", says(stream_head(), piece(HEL), b"3\r\nhello\r\n")),
-    bad("a length too short", b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + HELLO, DecodeError, "not JSON"),
+    # What follows is still in the connection, which another request may find unusable, and is asked once more.
+    bad(
+        "a length too short",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + HELLO,
+        DecodeError,
+        "not JSON",
+        heard=None,
+    ),
     bad(
         "a JSON body that is cut",
         says(b'HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{"choices":['),
