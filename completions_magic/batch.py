@@ -183,7 +183,7 @@ class Batch:
 
 def _first(row: Row) -> str:
     if row.error is not None:
-        return f"{type(row.error).__name__}: {row.error}"
+        return type(row.error).__name__  # its words stand below, among the causes, and in the frame
     return row.completion.text if row.completion is not None else "not asked"
 
 
