@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 import itertools
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from .asking import WORKERS, Asking, Question, Request
 from .cassette import Cassette
 from .client import Client
 from .errors import BudgetError, CompletionsError, ConfigurationError, WorkerError
-from .pace import Pace, wait_some
+from .pace import Pace, wait_all, wait_some
 from .profiles import Profile
 from .rows import Rows
 from .schema import Completion, CompletionRequest
@@ -158,7 +158,6 @@ class Chunk:
         self.questions = questions
         self.tries = 0
         self.sent = 0.0
-        self.outcomes: deque[tuple[Question, Outcome]] = deque()
 
 
 class Spreading(Asking):
@@ -192,13 +191,13 @@ class Spreading(Asking):
         self._way = float("inf")  # the shortest way there and back that was seen, in seconds
 
     def _ask_all(self) -> bool:
-        try:
-            self._drive()
-        except KeyboardInterrupt:
-            self._interrupt()
-            self._drive()  # nothing more is sent; what is under way was paid for, and comes in
-            return True
-        return False
+        # In a thread of its own, so that an interrupt never falls between an answer and its place on disk. After one
+        # nothing more is sent; what is under way was paid for, and comes in.
+        with ThreadPoolExecutor(1, thread_name_prefix="completions-spread") as pool:
+            driver = pool.submit(copy_context().run, self._drive)
+            interrupted = wait_all([driver], self._interrupt)
+        driver.result()
+        return interrupted
 
     def _drive(self) -> None:
         while True:
@@ -206,8 +205,7 @@ class Spreading(Asking):
             if not self._under_way:
                 return
             for future in wait_some(self._under_way, FIRST_COMPLETED).done:
-                self._take_in(future, self._under_way[future])
-                del self._under_way[future]
+                self._take_in(future, self._under_way.pop(future))
 
     def _send(self) -> None:
         while not self.pace.stopped.is_set() and len(self._under_way) < self._most:
@@ -263,13 +261,10 @@ class Spreading(Asking):
             self._lose(chunk, ConfigurationError(everywhere))
             self.stop()
             return
-        if not chunk.outcomes:
-            self._learn(chunk, report)
-            self.pace.hold(report.rest)
-            chunk.outcomes.extend(zip(chunk.questions, report.outcomes, strict=True))
-        while chunk.outcomes:
-            self._keep(*chunk.outcomes[0])
-            chunk.outcomes.popleft()
+        self._learn(chunk, report)
+        self.pace.hold(report.rest)
+        for question, outcome in zip(chunk.questions, report.outcomes, strict=True):
+            self._keep(question, outcome)
 
     def _keep(self, question: Question, outcome: Outcome) -> None:
         failure = outcome.error

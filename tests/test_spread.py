@@ -64,14 +64,16 @@ def texts_of(batch):
 
 
 def test_every_executor_gives_the_same(echo, dask, engines):
-    """Threads, processes, Dask and ipyparallel: equal texts in the rows' order, each row asked once."""
+    """Threads, processes, Dask with two workers and with one, ipyparallel: equal texts in the rows' order, each row asked once."""
     expected = [f"<{row}>" for row in ROWS]
     with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as alone,
+        DaskClient(alone) as one,
         ThreadPoolExecutor(2) as threads,
         ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes,
         echo.client() as client,
     ):
-        for executor in (None, threads, processes, dask.get_executor(), engines.executor(), None):
+        for executor in (None, threads, processes, dask.get_executor(), one.get_executor(), engines.executor()):
             assert texts_of(client.complete_many(ROWS, executor=executor, concurrency=4)) == expected
     assert set(Counter(heard.json["prompt"] for heard in echo.heard).values()) == {6}
 
@@ -167,6 +169,16 @@ def test_a_chunk_that_is_lost_goes_to_another_worker(echo):
     assert batch.texts[8:] == [f"<{row}>" for row in ROWS[8:16]]
     lost = "the executor lost this row (OSError: the worker is gone): run the cell again; with --journal only"
     assert [str(row.error) for row in batch.failures] == [f"{lost} what is missing is asked"] * 8
+
+
+def test_one_refusal_slows_the_whole_chunk():
+    """A 429 with Retry-After is waited for by all who ask for this chunk, and by those that follow."""
+    server = Echo(refusals=1, retry_after="0.4", latency=0.05)
+    with ThreadPoolExecutor(1) as executor, server.client() as client:
+        batch = client.complete_many(ROWS[:20], executor=executor, concurrency=4)
+    server.close()
+    assert texts_of(batch) == [f"<{row}>" for row in ROWS[:20]]
+    assert min(moment - server.times[0] for moment in server.times[4:]) >= 0.39
 
 
 def test_tokens_are_counted_where_they_were_spent(echo):
