@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -35,19 +35,12 @@ class Question:
 
     def settle(self, completion: Completion, error: CompletionsError | None) -> None:
         """Give each row its part of the answer; the first of several has the usage of all."""
-        if len(self.rows) == 1:
-            for row in self.rows.values():
-                self._settle(row, completion, error)
-            return
         each = self.request.choices // len(self.rows)
         for place, row in enumerate(self.rows.values()):
-            part = _part(completion, place * each, each)
-            self._settle(row, part, None if part.finished else error)
-
-    def _settle(self, row: Row, completion: Completion, error: CompletionsError | None) -> None:
-        row.error = error
-        if completion.finished or any(completion.texts):
-            row.completion = completion
+            part = completion if len(self.rows) == 1 else _part(completion, place * each, each)
+            row.error = error
+            if part.finished or any(part.texts):
+                row.completion = part
 
 
 def _part(completion: Completion, first: int, count: int) -> Completion:
@@ -89,6 +82,16 @@ class Asking:
         self._lock = threading.Lock()
         self._reason = "stopped"
         self._on_end: Callable[[Row], object] = id
+
+    @property
+    def result(self) -> Batch:
+        """What came so far."""
+        return self.batch
+
+    @property
+    def requests(self) -> Iterable[Row]:
+        """What was asked so far, in order: a row each."""
+        return self.batch
 
     @property
     def count(self) -> int | None:
@@ -181,8 +184,8 @@ class Asking:
         try:
             for _ in stream:
                 pass
-        except BudgetError as error:
-            self._spent(error)
+        except BudgetError:
+            self._spent()
         except CompletionsError as error:
             failure = error
         ended = self._reason if stream.stopped else None if failure is None else "error"
@@ -193,7 +196,7 @@ class Asking:
             self._open.discard(stream)
         self._settle(question, completion, failure)
 
-    def _spent(self, _error: BudgetError) -> None:
+    def _spent(self) -> None:
         if not self.pace.stopped.is_set():
             self._reason = "the budget is spent"
         self.pace.stopped.set()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .errors import CompletionsError, ConfigurationError
+from .errors import CompletionsError
+from .frame import frame_of
 from .inert import inert, one_line
 from .record import FOOT, code, count, tr
 from .schema import Choice, Completion
@@ -99,15 +100,7 @@ class Batch:
         names = [*self.columns, *map(self._name, ours)]
         columns = {name: [line[name] for line in lines] for name in names}
         labels = [row.label for row in self for _ in row.choices]
-        try:
-            if self.kind == "polars":
-                import polars as pl
-
-                return pl.DataFrame(columns, strict=False)
-            import pandas as pd
-        except ImportError:
-            raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
-        return pd.DataFrame(columns, index=labels, columns=names)
+        return frame_of(columns, labels, kind=self.kind)
 
     def _lines(self, row: Row, *, several: bool) -> Iterator[dict[str, Any]]:
         usage = row.completion.usage if row.completion is not None else None
@@ -117,7 +110,7 @@ class Batch:
                 "finish_reason": None if choice is None else choice.finish_reason,
                 "prompt_tokens": None if usage is None else usage.prompt_tokens,
                 "completion_tokens": None if usage is None else usage.completion_tokens,
-                "error": None if row.error is None else f"{type(row.error).__name__}: {row.error}",
+                "error": None if row.error is None else row.error.headline,
             }
             numbered = {"choice": number} if several else {}
             given = {name: row.columns.get(name) for name in self.columns}
@@ -128,14 +121,7 @@ class Batch:
 
     def causes(self) -> list[str]:
         """Return why rows failed, the most frequent kind first: how often, and the first of them."""
-        firsts: dict[str, str] = {}
-        counted: Counter[str] = Counter()
-        for number, row in enumerate(self):
-            if row.error is not None:
-                kind = type(row.error).__name__
-                counted[kind] += 1
-                firsts.setdefault(kind, f"first in row {number}: {row.error}")
-        return [f"{times} x {kind}, {firsts[kind]}" for kind, times in counted.most_common(CAUSES)]
+        return causes(row.error for row in self)
 
     def footer(self) -> str:
         """Return one line: how many rows, how many failed or were not asked, and the tokens."""
@@ -179,6 +165,18 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch({self.footer()})"
+
+
+def causes(errors: Iterable[CompletionsError | None]) -> list[str]:
+    """Return why rows failed, of the errors of all: how often each kind, the most frequent first, and its first one."""
+    firsts: dict[str, str] = {}
+    counted: Counter[str] = Counter()
+    for number, error in enumerate(errors):
+        if error is not None:
+            kind = type(error).__name__
+            counted[kind] += 1
+            firsts.setdefault(kind, f"first in row {number}: {error}")
+    return [f"{times} x {kind}, {firsts[kind]}" for kind, times in counted.most_common(CAUSES)]
 
 
 def _first(row: Row) -> str:

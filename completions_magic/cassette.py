@@ -114,7 +114,6 @@ class Cassette(httpx.BaseTransport):
 
     def _record(self, request: httpx.Request, take: _Take) -> httpx.Response:
         transport = self._behind()
-        self.tape.refresh()  # a file that is none of ours shows before anything is sent
         self.tape.prepare()
         take.key = _key_of(request)
         response = transport.handle_request(request)

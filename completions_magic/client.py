@@ -138,16 +138,23 @@ class Client:
         return Client(
             self.profile,
             api_key=self.endpoint.key,
-            model=self.model,
-            connect_timeout=self.endpoint.connect_timeout,
-            first_token_timeout=self.endpoint.first_token_timeout,
-            timeout=self.timeout,
-            retries=self.retries,
-            event_limit=self.event_limit,
             transport=self.endpoint.transport,
             cassette=self.cassette,
             pace=pace,
+            **self.settings,
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What another client of the same profile is made with, in another process too."""
+        return {
+            "model": self.model,
+            "connect_timeout": self.endpoint.connect_timeout,
+            "first_token_timeout": self.endpoint.first_token_timeout,
+            "timeout": self.timeout,
+            "retries": self.retries,
+            "event_limit": self.event_limit,
+        }
 
     def asks(self, request: CompletionRequest, sample: int) -> bool:
         """Say whether the endpoint would be asked, rather than the cassette."""
@@ -168,9 +175,7 @@ class Client:
         """What two clients share that may use the same connection."""
         profile = self.profile
         tape = None if self.cassette is None else (self.cassette.tape, self.cassette.record, self.cassette.pace)
-        timeouts = (self.endpoint.connect_timeout, self.endpoint.first_token_timeout, self.timeout)
-        model = (self.model, repr(sorted(profile.parameters.items())))
-        settings = (timeouts, self.retries, self.event_limit, model, tape)
+        settings = (*self.settings.values(), repr(sorted(profile.parameters.items())), tape)
         return profile.name, profile.base_url, profile.allow_http, self.endpoint.key, settings
 
     def request(self, /, prompt: object, *, model: str | None = None, **parameters: Any) -> CompletionRequest:

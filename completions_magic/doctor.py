@@ -88,11 +88,14 @@ def examine(client: Client, *, seconds: float = SECONDS) -> Card:
     with Client(
         client.profile,
         api_key=client.endpoint.key,
-        model=client.model,
         transport=client.endpoint.transport,
-        connect_timeout=seconds / 2,
-        timeout=seconds,
-        retries=0,
+        **{
+            **client.settings,
+            "connect_timeout": seconds / 2,
+            "first_token_timeout": seconds,
+            "timeout": seconds,
+            "retries": 0,
+        },
     ) as asking:
         patient = Patient(asking)
         try:

@@ -90,9 +90,14 @@ class CompletionsError(Exception):
     def message(self, message: str) -> None:
         self.args = (one_line(message, MESSAGE_LIMIT),)
 
+    @property
+    def headline(self) -> str:
+        """The kind of the failure and its one line."""
+        return f"{type(self).__name__}: {self.message}"
+
     def _render_traceback_(self) -> list[str]:
         # IPython's own hook: the frames would bury the one line that helps.
-        return [f"{type(self).__name__}: {self.message}"]
+        return [self.headline]
 
 
 class ConfigurationError(CompletionsError):

@@ -32,6 +32,7 @@ from .errors import (
     OptionError,
     ProfileError,
     PromptError,
+    ScoringError,
     nearest,
     shorten,
 )
@@ -199,7 +200,7 @@ class Session:
         except CompletionsError as error:
             if options.raise_error:
                 raise
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(error.headline, file=sys.stderr)
             return error.partial if cell is None else None
 
     def _many(self, options: Options) -> Callable[..., Any] | None:
@@ -459,7 +460,7 @@ class Session:
             concurrency=options.concurrency or WORKERS,
             pace=Pace(max_rps=options.max_rps, **(options.budget or {})),
         )
-        return self._show_scores(scoring, options, client, whole_cell=whole_cell)
+        return self._ask_rows(scoring, options, client, whole_cell=whole_cell, what="prompts")
 
     def _contexts(
         self, options: Options, body: str, seen: Mapping[str, Any]
@@ -481,46 +482,33 @@ class Session:
 
         return rows, context
 
-    def _show_scores(self, scoring: Scoring, options: Options, client: Client, *, whole_cell: bool) -> Any:
+    def _ask_rows(
+        self, work: Asking | Scoring, options: Options, client: Client, *, whole_cell: bool, what: str = "rows"
+    ) -> Any:
+        """Run many requests behind a progress; bind what came of them, whatever ended it, and return it."""
         kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
-        progress = Progress(scoring.count, kind, scoring.stop, what="prompts")
+        progress = Progress(work.count, kind, work.stop, what=what)
         self._views.append(progress)
-        interrupted: Interrupted | None = None
+        failure: BaseException | None = None
         try:
             with progress:
-                scoring.run(progress.add)
-        except Interrupted as error:
-            interrupted = error
-        scores = scoring.scores
-        value = scores.to_frame() if options.form == "frame" else scores
+                work.run(progress.add)
+        except ScoringError:
+            raise  # what has come would be no better than chance
+        except BaseException as error:  # noqa: BLE001  # raised below, when nothing can be lost any more
+            failure = error
+        result = work.result
+        value = result.to_frame() if options.form == "frame" else result
         if options.out is not None:
             self.shell.user_ns[options.out] = value
-        for row in scoring.requests[:1]:
-            if row.completion is not None and row.completion.request is not None:
-                self.note(Task(options, row.completion.request, client, {}), row.completion)
-        failed = scores.failures
-        if interrupted is not None or (failed and len(failed) == len(scores)):
-            raise interrupted or failed[0].error or OptionError("every row failed")
-        return None if options.quiet and whole_cell else value
-
-    def _ask_rows(self, asking: Asking, options: Options, client: Client, *, whole_cell: bool) -> Any:
-        kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
-        progress = Progress(asking.count, kind, asking.stop)
-        self._views.append(progress)
-        try:
-            with progress:
-                asking.run(progress.add)
-        finally:
-            value = asking.batch.to_frame() if options.form == "frame" else asking.batch
-            if options.out is not None:
-                self.shell.user_ns[options.out] = value
-        for row in islice(asking.batch, 1):
+        for row in islice(work.requests, 1):
             # One stands for all in the history, which would hold nothing else.
             if row.completion is not None and row.completion.request is not None:
                 self.note(Task(options, row.completion.request, client, {}), row.completion)
-        first = next(iter(asking.batch), None)
-        if first is not None and first.error is not None and all(row.error is not None for row in asking.batch):
-            raise first.error
+        if failure is None and len(result) and all(row.error is not None for row in result):
+            failure = result[0].error
+        if failure is not None:
+            raise failure
         return None if options.quiet and whole_cell else value
 
     def since(self, number: int) -> list[Run]:
@@ -739,7 +727,7 @@ def verify(run: Run) -> Verdict:
     if run.failure is not None:
         return Verdict("failed", one_line(str(run.failure)))
     old = Answered.of(run.completion)
-    with Client(run.client.profile, timeout=run.client.timeout, retries=run.client.retries) as client:
+    with Client(run.client.profile, **run.client.settings) as client:
         try:
             stream = client.send(run.request)
             for _ in stream:
@@ -819,7 +807,7 @@ class Background:
             self._error = error
             partial = self._stream.ended("error")
             self._task.keep(partial)
-            self._update(partial, f"{type(error).__name__}: {error}")
+            self._update(partial, error.headline)
 
     def _update(self, completion: Completion, line: str = "") -> None:
         if self._handle is None:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .errors import ConfigurationError, DecodeError, PromptError, shorten
+from .frame import frame_of
 from .record import provenance, record
 
 if TYPE_CHECKING:
@@ -391,13 +392,9 @@ class Completion(msgspec.Struct, dict=True, forbid_unknown_fields=True, rename=_
         `tokens` counts the tokens with log-probabilities and `logprob` is their sum; both are missing where
         none were asked for. Needs pandas: raises ConfigurationError with the install command without it.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
-        return pd.DataFrame([row_of(choice) for choice in self.choices], columns=list(row_of(Choice()))).set_index(
-            "index"
-        )
+        rows = [row_of(choice) for choice in self.choices]
+        columns = {name: [row[name] for row in rows] for name in row_of(Choice())}
+        return frame_of(columns).set_index("index")
 
     def remember(self, client: Client) -> Self:
         """Keep who made this, for `tokens`; a copy does not know it, nor does a file. Return the completion."""

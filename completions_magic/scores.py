@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import repeat, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from .asking import WORKERS, Asking
-from .batch import CAUSES, MOST_COLUMNS, SHOWN, Row
+from .batch import MOST_COLUMNS, SHOWN, Row, causes
 from .client import Client
 from .errors import CompletionsError, ConfigurationError, OptionError, PromptError, ScoringError
+from .frame import frame_of
 from .heatmap import preformatted
 from .inert import inert, one_line
 from .likelihood import MEASURES, Echo, Likelihood, likelihoods, read_echo
@@ -149,29 +149,22 @@ class Scores:
         input gives a polars frame. Needs pandas, or polars for a polars input: raises ConfigurationError with the
         install command without it.
         """
-        lines = [(row, line) for row in self.rows for line in (self._long(row) if long else [self._wide(row)])]
+        lines = [(row, line) for row in self.rows for line in self._long(row)] if long else self._wide()
         names = list(lines[0][1]) if lines else ["best", "error"]
         columns = {name: [row.columns.get(name) for row, _ in lines] for name in self.columns}
         columns |= {
             f"score_{name}" if name in self.columns else name: [line[name] for _, line in lines] for name in names
         }
-        try:
-            if self.kind == "polars":
-                import polars as pl
+        return frame_of(columns, [row.label for row, _ in lines], kind=self.kind)
 
-                return pl.DataFrame(columns, strict=False)
-            import pandas as pd
-        except ImportError:
-            raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
-        return pd.DataFrame(columns, index=[row.label for row, _ in lines], columns=list(columns))
-
-    def _wide(self, row: ScoredRow) -> dict[str, Any]:
-        shared = self.candidates
-        most = max((len(other.scores) for other in self.rows), default=0)
-        names = shared or [f"score_{number}" for number in range(most)]
-        values = [score.by(self.by) for score in row.scores]
-        values += [None] * (len(names) - len(values))
-        return {"best": row.best(self.by), **dict(zip(names, values, strict=True)), "error": _in_words(row.error)}
+    def _wide(self) -> list[tuple[ScoredRow, dict[str, Any]]]:
+        most = max((len(row.scores) for row in self.rows), default=0)
+        names = self.candidates or [f"score_{number}" for number in range(most)]
+        lines = []
+        for row in self.rows:
+            values = dict(zip_longest(names, (score.by(self.by) for score in row.scores)))
+            lines.append((row, {"best": row.best(self.by), **values, "error": _in_words(row.error)}))
+        return lines
 
     def _long(self, row: ScoredRow) -> Iterator[dict[str, Any]]:
         best = row.best(self.by)
@@ -197,15 +190,7 @@ class Scores:
 
     def causes(self) -> list[str]:
         """Return why rows failed, the most frequent kind first: how often, and the first of them."""
-        counted = Counter(type(row.error).__name__ for row in self.failures)
-        firsts = {
-            kind: next((at, row) for at, row in enumerate(self.rows) if type(row.error).__name__ == kind)
-            for kind in counted
-        }
-        return [
-            f"{times} x {kind}, first in row {firsts[kind][0]}: {firsts[kind][1].error}"
-            for kind, times in counted.most_common(CAUSES)
-        ]
+        return causes(row.error for row in self.rows)
 
     def footer(self) -> str:
         """Return one line: how many rows and candidates, by what the best is chosen, how many failed, the tokens."""
@@ -288,7 +273,7 @@ def _number(value: float | None) -> str:
 
 
 def _in_words(error: CompletionsError | None) -> str | None:
-    return None if error is None else f"{type(error).__name__}: {error}"
+    return None if error is None else error.headline
 
 
 def check_measure(measure: str) -> str:
@@ -368,9 +353,14 @@ class Scoring:
         )
 
     @property
-    def requests(self) -> list[Row]:
-        """What was asked so far, in order."""
-        return list(self._asking.batch)
+    def result(self) -> Scores:
+        """What came so far."""
+        return self.scores
+
+    @property
+    def requests(self) -> Iterable[Row]:
+        """What was asked so far, in order: a prompt each."""
+        return self._asking.batch
 
     def stop(self) -> None:
         """End what is being asked, and ask nothing more; from any thread."""

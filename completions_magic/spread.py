@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -35,12 +35,9 @@ class Order:
     """What a worker needs to make a client of its own: everything but the key, which its own environment holds."""
 
     profile: Profile
-    model: str | None
-    connect_timeout: float
-    timeout: float
-    retries: int
+    settings: Mapping[str, Any]
     concurrency: int
-    records: bool = False
+    records: bool
 
     @classmethod
     def of(cls, client: Client, concurrency: int) -> Order:
@@ -55,10 +52,7 @@ class Order:
         return cls(
             # The rows' requests hold the parameters already, and that the key may go there was settled here.
             replace(client.profile, parameters={}, source="executor"),
-            client.model,
-            endpoint.connect_timeout,
-            endpoint.timeout,
-            client.retries,
+            client.settings,
             concurrency,
             client.cassette is not None,
         )
@@ -69,10 +63,7 @@ class Order:
         if known not in _clients:
             _clients[known] = Client(
                 self.profile,
-                model=self.model,
-                connect_timeout=self.connect_timeout,
-                timeout=self.timeout,
-                retries=self.retries,
+                **self.settings,
                 cassette=Cassette(Reel(), record="all") if self.records else None,
                 pace=Pace(),
             )
@@ -90,9 +81,6 @@ class Reel(Tape):
     def __init__(self) -> None:
         super().__init__("reel")
         self._held: dict[int, Interaction] = {}
-
-    def refresh(self) -> None:
-        """Read nothing."""
 
     def add(self, interaction: Interaction, *, again: bool = False) -> None:  # noqa: ARG002  # as a tape's
         """Hold an interaction by its call."""
@@ -182,7 +170,6 @@ class Spreading(Asking):
         super().__init__(rows, request, client, concurrency=concurrency, pack=pack, pace=pace)
         self._order = Order.of(client, concurrency)
         if client.cassette is not None and client.cassette.record != "none":
-            client.cassette.tape.refresh()
             client.cassette.tape.prepare()
         self._executor = executor
         self._under_way: dict[Future[Any], Chunk] = {}
@@ -227,8 +214,8 @@ class Spreading(Asking):
                 continue
             try:
                 self.pace.turn()
-            except BudgetError as error:
-                self._spent(error)
+            except BudgetError:
+                self._spent()
                 break
             questions.append(question)
         return questions

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from .client import Stream
-from .errors import CompletionsError, ConfigurationError, Interrupted, OptionError, nearest
+from .errors import CompletionsError, Interrupted, OptionError, nearest
+from .frame import frame_of
 from .grid import ENDPOINTS, Axis
 from .heatmap import preformatted
 from .inert import inert, one_line
@@ -108,12 +109,8 @@ class Sweep:
         A point that failed has as many rows as choices were asked for, with the error's one line. Needs pandas:
         raises ConfigurationError with the install command without it.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
         rows = [_row(point, index, choice) for point in self.points for index, choice in enumerate(point.rows)]
-        return pd.DataFrame(rows, columns=[*self.axes, *COLUMNS])
+        return frame_of({name: [row.get(name) for row in rows] for name in (*self.axes, *COLUMNS)})
 
     def plot(self, metric: str | Metric = "length", *, x: str | None = None, by: str | None = None) -> Axes:
         """Draw a metric of every choice against a swept parameter; return matplotlib's axes, to save or to change.
@@ -142,7 +139,7 @@ class Sweep:
             if point.completion is not None and point.completion.choices:
                 parts.append(plain(point.completion))
             if point.error is not None:
-                parts.append(_in_words(point.error))
+                parts.append(point.error.headline)
         return "\n".join([*parts, f"({self.footer()})"])
 
     def html(self) -> str:
@@ -176,11 +173,7 @@ COLUMNS = (*row_of(Choice()), "error")
 
 def _row(point: Point, index: int, choice: Choice | None) -> dict[str, Any]:
     said = {"index": index} if choice is None else row_of(choice)
-    return {**point.settings, **said, "error": None if point.error is None else _in_words(point.error)}
-
-
-def _in_words(error: CompletionsError) -> str:
-    return f"{type(error).__name__}: {error}"
+    return {**point.settings, **said, "error": None if point.error is None else point.error.headline}
 
 
 def _label(name: str, value: object) -> str:
@@ -193,7 +186,7 @@ def _cell(point: Point) -> str:
         f'<span style="{ASIDE}">{code(reason(choice))}</span>'
         for choice in (point.completion.choices if point.completion is not None else [])
     ]
-    return "".join([*parts, *([] if point.error is None else [code(_in_words(point.error))])])
+    return "".join([*parts, *([] if point.error is None else [code(point.error.headline)])])
 
 
 def check_sweep(options: Options) -> None:
@@ -268,7 +261,7 @@ class Board:
                 show(Completion(choices=[_moved(choice, first) for choice in chunk.choices]))
         except CompletionsError as error:
             point.error, ended = error, "error"
-            words = [Choice(_in_words(error), first + number, "error") for number in range(point.choices)]
+            words = [Choice(error.headline, first + number, "error") for number in range(point.choices)]
             show(Completion(choices=words))
         completion = stream.ended(self._reason if stream.stopped else ended)
         if completion.finished or any(completion.texts):

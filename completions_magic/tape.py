@@ -191,9 +191,13 @@ class Tape:
             return found
 
     def prepare(self) -> None:
-        """Raise CassetteError where nothing could be written, which is better known before an answer is paid for."""
+        """Raise CassetteError where the file is none of ours or cannot be written, before an answer is paid for.
+
+        It looks once: what happens to the file later shows when it is written.
+        """
         if self._prepared:
             return
+        self.refresh()
         if self.path.exists():
             with self._lock, self._opened(write=True):
                 pass

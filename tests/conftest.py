@@ -22,6 +22,14 @@ from completions_magic import Client, load_ipython_extension, unload_ipython_ext
 from completions_magic.client import no_waits
 
 
+def eventually(condition, seconds=10.0):
+    """Say whether `condition` comes true in time: for what another thread or process does and tells nobody."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
+
+
 @dataclass
 class Heard:
     """One request as the server heard it."""

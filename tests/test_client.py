@@ -23,6 +23,7 @@ from conftest import (
     answer,
     byte_by_byte,
     event,
+    eventually,
     piece,
     reset,
     says,
@@ -72,14 +73,6 @@ def within(seconds):
     start = time.monotonic()
     yield
     assert time.monotonic() - start < seconds
-
-
-def eventually(condition, seconds=5.0):
-    """Say whether `condition` comes true in time."""
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.01)
-    return condition()
 
 
 def held():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import DONE, ScriptedServer, answer, event, piece, stream, stream_head
+from conftest import DONE, ScriptedServer, answer, event, eventually, piece, stream, stream_head
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -329,7 +329,7 @@ def test_an_interrupt_before_the_answer_keeps_a_good_variable(kernel, server, ce
     server.scripts = [server.wait_until_gone]
     kernel.run("it = 'good'")
     request = kernel.start(cell("-o it"), watched=watched)
-    _until(lambda: server.heard)
+    assert eventually(lambda: server.heard)
     _is_interrupted(kernel, server, request)
     assert kernel.value("it") == "good"
 
@@ -406,7 +406,7 @@ def test_stop_before_the_answer_keeps_a_good_variable(kernel, server, cell):
     kernel.run("it = 'good'")
     request = kernel.start(cell("-o it"), watched=True)
     area = kernel.hear(lambda message: message["msg_type"] == "display_data")
-    _until(lambda: server.heard)
+    assert eventually(lambda: server.heard)
     kernel.press_stop(area["content"]["data"][WIDGET]["model_id"])
     kernel.finish(request)
     assert server.gone.wait(2)
@@ -527,11 +527,3 @@ def test_a_key_is_found_in_no_message_file_or_log(server, cell, tmp_path):
 
 
 OUTPUTS = ("display_data", "execute_result", "stream", "error")
-
-
-def _until(condition, seconds=10):
-    """Wait until `condition` holds; fail after `seconds`."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)

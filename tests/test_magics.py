@@ -4,11 +4,10 @@ import json
 import re
 import socket
 import threading
-import time
 import traceback
 
 import pytest
-from conftest import DONE, HELLO, ScriptedServer, answer, event, piece, stream, stream_head
+from conftest import DONE, HELLO, ScriptedServer, answer, event, eventually, piece, stream, stream_head
 
 from completions_magic import Completion, CompletionsError
 
@@ -368,7 +367,7 @@ def test_a_stopped_background_answer_is_bound_as_such(cells):
     """Stop ends the answer and the connection; what had come is bound and returned with finish_reason stopped."""
     cells.server.scripts = [_a_word_and_then_silence(cells.server)]
     background = cells.ask("Hi", "--bg -o it").result
-    _until(lambda: background._stream.partial.text)
+    assert eventually(lambda: background._stream.partial.text)
     background.stop()
     waited = background.wait(5)
     assert cells.server.gone.wait(2)
@@ -381,7 +380,7 @@ def test_stopping_before_anything_came_keeps_a_good_variable(cells):
     cells.server.scripts = [cells.server.wait_until_gone]
     cells.names["it"] = "good"
     background = cells.ask("Hi", "--bg -o it").result
-    _until(lambda: cells.heard)
+    assert eventually(lambda: cells.heard)
     background.stop()
     background.wait(5)
     assert cells.names["it"] == "good"
@@ -394,14 +393,6 @@ def test_a_background_failure_is_raised_by_wait(cells):
     with pytest.raises(CompletionsError, match="worker died"):
         background.wait(5)
     assert (cells.names["it"].text, cells.names["it"].choices[0].finish_reason) == ("Hel", "error")
-
-
-def _until(condition, seconds=10):
-    """Wait until `condition` holds; fail after `seconds`."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 # What goes wrong on this side

@@ -56,7 +56,7 @@ def text_of(steps):
 @pytest.fixture(scope="module")
 def ask():
     """Ask the embedded endpoint, in this process, and give the text back."""
-    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://127.0.0.1") as client:
+    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://app.invalid") as client:
 
         def ask(prompt, **chosen):
             answer = client.post("/v1/completions", json={"model": "pocket", "prompt": prompt, **chosen}).json()
