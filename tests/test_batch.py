@@ -375,6 +375,19 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(echo, tmp_path):
     assert sum(times.values()) <= 300 + 3 * 4
 
 
+def test_rows_that_break_off_keep_what_has_come(cells, echo):
+    """An iterator that fails after some rows fails the cell; the rows that had come are bound."""
+
+    def rows():
+        yield from "ab"
+        raise ValueError("the file ends here")
+
+    cells.names["rows"] = rows()
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --concurrency 1\n{{{{ row }}}}")
+    assert isinstance(result.error_in_exec, ValueError)
+    assert cells.names["batch"].texts == ["<a>", "<b>"]
+
+
 def test_an_interrupt_keeps_what_is_done(cells, echo):
     """What had come is bound, the rest is marked as not done, and the cell ends as interrupted."""
     cells.names["rows"] = [str(number) for number in range(1000)]

@@ -124,6 +124,15 @@ def test_rows_are_scored_behind_their_columns(cells, server):
     assert list(long.index) == ["i", "i", "j", "j"]
 
 
+def test_rows_with_candidates_of_their_own_have_numbered_columns(cells, server):
+    """Where rows differ in their candidates, a column is for the first of each, the second, and so on."""
+    cells.names["source"] = {"x": ["a", "b"], "ends": [["p", "qq"], ["r"]]}
+    frame = score(cells, server, "-i source --score ends --as frame", "{{ x }}:")
+    assert list(frame.columns) == ["x", "ends", "best", "score_0", "score_1", "error"]
+    assert frame.score_0.tolist() == [-2, -2]
+    assert frame.score_1.isna().tolist() == [False, True]
+
+
 def test_a_polars_frame_gives_a_polars_frame(cells, server):
     """A frame of the same kind comes back."""
     cells.names |= {"source": pl.DataFrame({"x": ["a"]}), "labels": ["no", "yes"]}

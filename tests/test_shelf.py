@@ -53,8 +53,10 @@ def test_a_whole_answer_is_not_replaced_by_one_that_was_cut():
     """The last whole place of a call counts, and places are known by key and call."""
     index = Index()
     cut, first, second = Place(1, 0, 5, cut=True), Place(2, 5, 5, cut=False), Place(3, 10, 5, cut=False)
-    for place in (cut, first, Place(9, 90, 5, cut=True), second):
+    for place in (cut, first, Place(9, 90, 5, cut=True)):
         index.put(b"key", 1, place)
+    assert index.places(b"key") == {1: first}
+    index.put(b"key", 1, second)
     index.put(b"key", 2, cut)
     assert index.places(b"key") == {1: second, 2: cut}
     assert index.places(b"other") == {}

@@ -181,6 +181,19 @@ def test_one_refusal_slows_the_whole_chunk():
     assert min(moment - server.times[0] for moment in server.times[4:]) >= 0.39
 
 
+def test_a_refusal_that_ends_a_chunk_slows_the_other_workers(echo):
+    """What one process was told is told to the others: nothing new is handed out before the time is over."""
+    server = Echo(refusals=1, retry_after="0.5", latency=0.05)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        with echo.client() as client:
+            client.complete_many(ROWS, executor=pool, concurrency=1)  # both processes are up
+        with server.client(retries=0) as client:
+            batch = client.complete_many(ROWS[:12], executor=pool, concurrency=1)
+    server.close()
+    assert len(batch.failures) == 1
+    assert min(moment - server.times[0] for moment in server.times[2:]) >= 0.49
+
+
 def test_tokens_are_counted_where_they_were_spent(echo):
     """A budget of tokens counts the answers of all workers, and no replays."""
     pace = Pace(tokens=20)
@@ -200,6 +213,16 @@ def test_consent_is_given_where_the_person_is(echo, tmp_path, monkeypatch):
     order = pickle.loads(pickle.dumps(Order.of(Client(profile), 2)))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
     assert order.client().complete("a").text == "<a>"
+
+
+def test_a_workers_client_has_the_settings_of_the_one_here(echo):
+    """Every timeout, limit and number of retries travels; what a row asks for does not travel twice."""
+    given = {"connect_timeout": 1.0, "first_token_timeout": 2.0, "timeout": 3.0, "retries": 4, "event_limit": 5}
+    profile = Profile("lab", echo.base_url, model="m", parameters={"seed": 1})
+    client = Client(profile, **given)
+    worker = pickle.loads(pickle.dumps(Order.of(client, 2))).client()
+    assert worker.settings == client.settings == {"model": "m", **given}
+    assert worker.profile.parameters == {}
 
 
 def test_a_budget_and_a_pace_hold_past_one_machine(echo, dask):
