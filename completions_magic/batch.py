@@ -12,6 +12,7 @@ from .errors import CompletionsError
 from .frame import frame_of
 from .inert import inert, one_line
 from .record import FOOT, code, count, tr
+from .rows import shown
 from .schema import Choice, Completion
 from .shelf import Shelf
 
@@ -150,7 +151,7 @@ class Batch:
             tr(
                 "td",
                 code(str(row.label)),
-                *(code(one_line(str(row.columns.get(name, "")), 80)) for name in names),
+                *(code(shown(row.columns.get(name), 80)) for name in names),
                 code(one_line(_first(row), 160)),
             )
             for row in islice(self, SHOWN)

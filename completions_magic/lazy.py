@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from .asking import Asking
 from .errors import OptionError, PromptError
 from .options import Options
 from .prompt import names_in, render
-from .rows import ROW, read_rows
+from .rows import ROW, is_missing, read_rows
 from .spread import Order
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ DTYPES = {
     "completion_tokens": "Int64",
     "error": "object",
 }
-MISSING = ("NAType", "NaTType")
 
 
 @dataclass(frozen=True)
@@ -65,17 +63,12 @@ class RowPrompt:
         Missing is None or NaN, which as words in a prompt would be taken for text.
         """
         for name in [] if self.raw else names_in(self.body):
-            if name in columns and _is_missing(columns[name]):
+            if name in columns and is_missing(columns[name]):
                 raise PromptError(f"{{{{ {name} }}}} is missing in this row: it is {columns[name]}")
         try:
             return render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
         except PromptError as error:
             raise PromptError(f"{error}; the names of a row are {', '.join(columns)}") from None
-
-
-def _is_missing(value: object) -> bool:
-    # NA and NaT are of pandas, which need not be there.
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in MISSING
 
 
 def is_lazy(source: object) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import PromptError
+from .inert import one_line
 
+MISSING = ("NAType", "NaTType")
 ROW = "row"
 """The name under which a prompt reaches the row itself, whatever it is."""
 
@@ -69,6 +72,17 @@ def _of_columns(source: Mapping[Any, Any]) -> Rows:
         raise PromptError(f"the columns are of different lengths: {sizes}")
     named = (_named(dict(zip(columns, line, strict=True))) for line in zip(*listed, strict=True))
     return Rows(enumerate(named), columns, len(listed[0]) if listed else 0)
+
+
+def is_missing(value: object) -> bool:
+    """Say whether a table has no value there: None, NaN, or what pandas has for them."""
+    # NA and NaT are of pandas, which need not be there.
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in MISSING
+
+
+def shown(value: object, limit: int) -> str:
+    """Return a value of a row as one line of at most `limit` characters; what is missing is empty."""
+    return "" if is_missing(value) else one_line(str(value), limit)
 
 
 def _named(element: object) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .options import Options
 from .pace import Pace
 from .profiles import LOCAL
 from .record import CODE, FOOT, code, count, tr
-from .rows import ROW, Rows, read_rows
+from .rows import ROW, Rows, read_rows, shown
 from .schema import CompletionRequest
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class Scores:
             said = "not done" if best is None else _quoted(best)
             if row.error is not None:
                 said = type(row.error).__name__
-            given = [one_line(str(row.columns.get(name, "")), 60) for name in names]
+            given = [shown(row.columns.get(name), 60) for name in names]
             lines.append([one_line(str(row.label), 40), *given, said, *(values.get(name, "") for name in shared)])
         return ["", *names, "best", *map(_quoted, shared)], lines
 

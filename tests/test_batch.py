@@ -176,6 +176,7 @@ def test_what_is_missing_is_no_text(cells, echo, missing):
     batch = ask(cells, echo, "-i rows", "{{ x }}")
     assert batch.texts == [None, "<a>", "<b>"]
     assert str(batch[0].error) == f"{{{{ x }}}} is missing in this row: it is {missing}"
+    assert batch.html().count(f">{missing}<") == 0
 
 
 def test_a_name_that_is_no_column_is_told_with_the_columns(cells, echo):
