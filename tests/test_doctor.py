@@ -165,6 +165,18 @@ def test_what_is_ignored_is_found(server, line):
     assert card[line].detail
 
 
+def test_a_seed_is_not_taken_for_honoured_where_stories_begin_alike(server):
+    """A server that ignores the seed, and says the same up to temperature 1 anyway, is found to ignore it."""
+
+    def change(body):
+        body.pop("seed", None)
+        if body.get("temperature") == 1:
+            body["temperature"] = 0
+
+    Relay(server, change)
+    assert verdicts(examined(server)) == {"seed": "ignored"}
+
+
 def test_a_stream_without_its_end_is_found(server):
     """A server that never says [DONE] has that line ignored."""
     Relay(server, rewrite=lambda content: content.replace(b"data: [DONE]\n\n", b""))
