@@ -26,7 +26,7 @@ def measure(server: Server) -> list[Row]:
     """Return time and CPU a request at two concurrencies."""
     url = server.url(SCRIPT)
     rows = []
-    for at_once, requests in ((64, 1024), (256, 2048)):
+    for at_once, requests in ((64, 4096), (256, 4096)):
         costs = rounds(
             {
                 "ours": lambda at_once=at_once, requests=requests: ask(url, at_once, requests),

@@ -446,7 +446,7 @@ class _Call:
     def _attempts(self) -> Generator[Completion, None, None]:
         client = self._client
         body = self.request.encode()
-        client.endpoint.check(self.request.body())
+        client.endpoint.check(body)
         for retry in range(1, client.retries + 2):
             if self.stopped.is_set():
                 return

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import ssl
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from typing import ClassVar
@@ -86,40 +86,32 @@ class Endpoint:
         self.transport = transport
         self._cassette = cassette
         self.pace = pace
-        self._http: httpx.Client | None = None
+        self._connection: httpx.BaseTransport | None = None
         self._lock = threading.Lock()
+        self._urls: dict[str, httpx.URL] = {}
+        self._timeouts = httpx.Timeout(max(timeout, first_token_timeout), connect=connect_timeout).as_dict()
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
-            http, self._http = self._http, None
-        if http is not None:
-            http.close()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def describe_post(self) -> str:
         """Return the request line and the headers of a completion, without the key."""
         key = "\nAuthorization: Bearer [key]" if self.key is not None else ""
         return f"POST {self._url('/completions')}\nContent-Type: application/json{key}"
 
-    def _connection(self) -> httpx.Client:
+    def _connected(self) -> httpx.BaseTransport:
         with self._lock:
-            if self._http is None:
+            if self._connection is None:
                 try:
-                    self._http = self._connect()
+                    self._connection = self._paced() if self._cassette is None else self._cassette.around(self._paced)
                 except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
                     # A certificate file that is not there, a proxy variable that is no address.
                     raise ProfileError(f"the connection to {self.name} cannot be set up: {error}") from error
-            return self._http
-
-    def _connect(self) -> httpx.Client:
-        return httpx.Client(
-            transport=self._paced() if self._cassette is None else self._cassette.around(self._paced),
-            trust_env=False,
-            timeout=httpx.Timeout(max(self.timeout, self.first_token_timeout), connect=self.connect_timeout),
-            headers={"User-Agent": f"completions-magic/{version('completions-magic')}", "Accept-Encoding": "identity"},
-            auth=_Bearer(self.key) if self.key is not None else None,
-            event_hooks={"response": [self._refuse_redirect]},
-        )
+            return self._connection
 
     def _paced(self) -> httpx.BaseTransport:
         """Return what really asks, at its pace."""
@@ -138,10 +130,12 @@ class Endpoint:
         proxy = _proxy(base_url)
         return WatchedTransport(context) if proxy is None else httpx.HTTPTransport(verify=context, proxy=proxy)
 
-    def _url(self, route: str) -> str:
-        # The host of the in-process endpoint is never looked up.
-        base = "http://localhost/v1" if self.profile.base_url == LOCAL else self.profile.base_url
-        return base + route
+    def _url(self, route: str) -> httpx.URL:
+        if route not in self._urls:
+            # The host of the in-process endpoint is never looked up.
+            base = "http://localhost/v1" if self.profile.base_url == LOCAL else self.profile.base_url
+            self._urls[route] = httpx.URL(base + route)
+        return self._urls[route]
 
     def open(
         self, method: str, route: str, watch: Watch, body: bytes | None = None, *, sample: int | None = None
@@ -162,20 +156,43 @@ class Endpoint:
 
     def asks(self, body: bytes, sample: int) -> bool:
         """Say whether a completion would be asked of the endpoint, rather than replayed or refused by the cassette."""
-        path = httpx.URL(self._url("/completions")).raw_path.decode("ascii")
+        path = self._url("/completions").raw_path.decode("ascii")
         return self._cassette is None or self._cassette.asks(asked("POST", path, body), sample)
 
     def send(
         self, method: str, route: str, watch: Watch, body: bytes | None = None, *, sample: int | None = None
     ) -> httpx.Response:
-        """Send one request; return the response of any status, unread."""
-        connection = self._connection()
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"} if body else {}
-        request = connection.build_request(method, self._url(route), content=body, headers=headers)
-        if sample is not None:
-            request.extensions["sample"] = sample
+        """Send one request; return the response of any status but a redirect, unread."""
         with translated(self, watch), watch:
-            return connection.send(request, stream=True)
+            connection = self._connected()
+            response = connection.handle_request(self._request(method, route, body, sample))
+        # Before anything is made of its target, which may be no address.
+        if response.has_redirect_location:
+            response.close()
+            raise self._redirect(response)
+        return response
+
+    def _request(self, method: str, route: str, body: bytes | None, sample: int | None) -> httpx.Request:
+        # Straight to the transport: what httpx.Client does around it, cookies, redirects and proxies of its own, is not
+        # wanted here, and takes as long as all the rest.
+        url = self._url(route)
+        headers = {
+            "Host": url.netloc.decode("ascii"),
+            "User-Agent": _user_agent(),
+            "Accept-Encoding": "identity",
+            "Connection": "keep-alive",
+        }
+        if body is not None:
+            headers |= {
+                "Content-Type": "application/json",
+                "Accept": "text/event-stream, application/json",
+                "Content-Length": str(len(body)),
+            }
+        extensions = {"timeout": self._timeouts} if sample is None else {"timeout": self._timeouts, "sample": sample}
+        request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body or b""), extensions=extensions)
+        if self.key is not None:
+            request.headers["Authorization"] = f"Bearer {self.key.reveal()}"
+        return request
 
     def pieces(self, response: httpx.Response, watch: Watch) -> Iterator[bytes]:
         """Yield the body of `response` as it comes; raise where it is cut or nothing comes while `watch` waits."""
@@ -234,11 +251,6 @@ class Endpoint:
         message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
         return RedirectError(message, status=response.status_code, request_id=request_id_of(response))
 
-    def _refuse_redirect(self, response: httpx.Response) -> None:
-        # Before httpx builds a request of it, which fails where the target is no address.
-        if response.has_redirect_location:
-            raise self._redirect(response)
-
     def _next_step(self, error: APIStatusError) -> str:
         if error.retry_after:
             return f" (it asks to wait {error.retry_after:,.0f} s)"
@@ -256,19 +268,10 @@ class Endpoint:
             return f" (%completions models lists what it has{path})"
         return ""
 
-    def check(self, body: object) -> None:
+    def check(self, body: bytes) -> None:
         """Raise PromptError when a text in `body` holds the key itself."""
         if self.key is not None and self.key.is_in(body):
             raise PromptError("the prompt or a parameter holds the key itself: nothing was sent")
-
-
-class _Bearer(httpx.Auth):
-    def __init__(self, key: ApiKey) -> None:
-        self._key = key
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
-        yield request
 
 
 @contextlib.contextmanager
@@ -332,6 +335,11 @@ def _read_some(response: httpx.Response) -> bytes:
             if len(body) >= ERROR_BODY_LIMIT:
                 break
     return bytes(body[:ERROR_BODY_LIMIT])
+
+
+@cache
+def _user_agent() -> str:
+    return f"completions-magic/{version('completions-magic')}"
 
 
 @cache

@@ -36,7 +36,7 @@ class ApiKey:
     cannot be sent in a header: blanks inside, smart quotes, anything beyond printable ASCII.
     """
 
-    __slots__ = ("__spellings", "__value", "__weakref__")
+    __slots__ = ("__as_bytes", "__pieces", "__spellings", "__traces", "__value", "__weakref__")
 
     def __init__(self, value: str, *, origin: str = "the key") -> None:
         problem = problem_of(value)
@@ -44,7 +44,16 @@ class ApiKey:
             del value  # a traceback may show what this frame holds
             raise ProfileError(f"{origin} {problem}")
         self.__value = value.strip()
-        self.__spellings = frozenset(_spellings(self.__value))
+        spellings = self.__spellings = frozenset(_spellings(self.__value))
+        self.__pieces = {
+            spelling[start : start + PIECE] for spelling in spellings for start in range(len(spelling) - PIECE + 1)
+        }
+        half = PIECE // 2
+        # A window of ten characters holds a whole one of the fives that begin at every fifth place.
+        self.__traces = tuple(
+            {spelling[at : at + half] for spelling in spellings for at in range(0, len(spelling) - half + 1, half)}
+        )
+        self.__as_bytes = tuple(trace.encode() for trace in self.__traces)
 
     def reveal(self) -> str:
         """Return the key itself, for the Authorization header and nothing else."""
@@ -57,15 +66,11 @@ class ApiKey:
 
     def scrub(self, text: str) -> str:
         """Return `text` with the key, and every piece of ten or more of its characters, masked."""
-        if self._is_placeholder:
+        if not self._leaves_a_trace(text):
             return text
-        spellings = self.__spellings
-        for spelling in sorted(spellings, key=len, reverse=True):
+        for spelling in sorted(self.__spellings, key=len, reverse=True):
             text = text.replace(spelling, MASK)
-        pieces = {
-            spelling[start : start + PIECE] for spelling in spellings for start in range(len(spelling) - PIECE + 1)
-        }
-        return _mask_pieces(text, pieces)
+        return _mask_pieces(text, self.__pieces)
 
     def scrub_all(self, value: Any) -> Any:
         """Return a decoded JSON `value` with every text in it scrubbed."""
@@ -77,17 +82,10 @@ class ApiKey:
 
     def traces(self) -> tuple[bytes, ...]:
         """Return short byte strings of which at least one is in any bytes that show a piece of the key."""
-        if self._is_placeholder:
-            return ()
-        half = PIECE // 2
-        # A window of ten characters holds a whole one of the fives that begin at every fifth place.
-        return tuple(
-            {
-                spelling[start : start + half].encode()
-                for spelling in self.__spellings
-                for start in range(0, len(spelling) - half + 1, half)
-            }
-        )
+        return () if self._is_placeholder else self.__as_bytes
+
+    def _leaves_a_trace(self, text: str) -> bool:
+        return not self._is_placeholder and any(trace in text for trace in self.__traces)
 
     def mask_on(self, before: str, text: str, *, more: bool) -> tuple[str, str]:
         """Return what of `text`, which follows `before`, can be shown, with pieces masked; and the end of it.
@@ -100,7 +98,7 @@ class ApiKey:
         whole = before[1 - PIECE :] + text
         start, end = len(whole) - len(text), len(whole)
         hidden: set[int] = set()
-        for at in range(len(whole) - PIECE + 1):
+        for at in range(len(whole) - PIECE + 1) if self._leaves_a_trace(whole) else ():
             if self._holds(whole[at : at + PIECE]):
                 hidden.update(range(at, at + PIECE))
         if more and end - 1 not in hidden:
@@ -118,13 +116,9 @@ class ApiKey:
     def _holds(self, piece: str) -> bool:
         return any(piece in spelling for spelling in self.__spellings)
 
-    def is_in(self, value: Any) -> bool:
-        """Say whether a text in a JSON `value` holds the whole key."""
-        if isinstance(value, str):
-            return not self._is_placeholder and self.__value in value
-        if isinstance(value, dict):
-            return any(self.is_in(name) or self.is_in(entry) for name, entry in value.items())
-        return isinstance(value, (list, tuple)) and any(self.is_in(entry) for entry in value)
+    def is_in(self, body: bytes) -> bool:
+        """Say whether a text in a JSON body holds the whole key."""
+        return not self._is_placeholder and json.dumps(self.__value)[1:-1].encode() in body
 
     def clean(self, error: CompletionsError) -> None:
         """Scrub an error's message, and let go of causes that show a piece of the key."""

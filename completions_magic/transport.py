@@ -10,6 +10,8 @@ import contextlib
 import select
 import socket
 import ssl
+import struct
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
@@ -21,6 +23,10 @@ import httpx
 from .framing import ChunkJoiner
 
 RECEIVE_BYTES = 2**16
+UNSENT_BYTES = 2**16
+LENIENCE = 1.02
+KERNEL_WAITS = sys.platform == "linux"
+"""Whether a socket that blocks can be given a time: elsewhere it has another form, or is not kept."""
 FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
 
 
@@ -106,6 +112,8 @@ class WatchedStream(httpcore.NetworkStream):
         self._socket = connected
         self._joiner = ChunkJoiner()
         self._filled = False
+        self._unsent = b""
+        self._timeout = connected.gettimeout() or 0.0
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has come, of about `max_bytes` at most, its HTTP chunks joined."""
@@ -117,32 +125,58 @@ class WatchedStream(httpcore.NetworkStream):
     def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
         watch = _watch.get()
         most = min(max_bytes, RECEIVE_BYTES)
+        if self._unsent:
+            with contextlib.suppress(httpcore.WriteError):  # a server may have answered, and hung up, before all was sent
+                self._flush(timeout)
         with READING:
             # A stream that fills the buffer is faster than any frame.
             rested = watch is not None and not self._filled and watch.rest()
-            self._socket.settimeout(_patience(self._socket, timeout))
+            self._set_patience(timeout)
             received = self._socket.recv(most)
         if rested and isinstance(self._socket, ssl.SSLSocket):
             received += self._received_meanwhile(self._socket, most - len(received))
         self._filled = len(received) > most // 2
         return received
 
-    @staticmethod
-    def _received_meanwhile(secured: ssl.SSLSocket, most: int) -> bytes:
+    def _received_meanwhile(self, secured: ssl.SSLSocket, most: int) -> bytes:
         """Return the records that have come already: TLS gives one at a time, and a server may write one a token."""
         received = b""
         secured.settimeout(0)
+        self._timeout = 0.0
         with contextlib.suppress(OSError):  # none any more; or the end, which the next read meets again
             while len(received) < most and (record := secured.recv(most - len(received))):
                 received += record
         return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send all of `buffer`."""
+        """Send all of `buffer`, at the latest when an answer is waited for: a request in one piece, not in three."""
+        self._unsent += buffer
+        if len(self._unsent) > UNSENT_BYTES:
+            self._flush(timeout)
+
+    def _flush(self, timeout: float | None) -> None:
+        rest, self._unsent = memoryview(self._unsent), b""
+        self._joiner.begin()
         with WRITING:
-            self._joiner.begin()
-            self._socket.settimeout(_patience(self._socket, timeout))
-            self._socket.sendall(buffer)
+            while rest:
+                self._set_patience(timeout)
+                rest = rest[self._socket.send(rest) :]
+
+    def _set_patience(self, timeout: float | None) -> None:
+        """Let the socket take as long as the watch allows; what is set already may be a fiftieth too long."""
+        seconds = _patience(self._socket, timeout)
+        if seconds is not None and seconds <= self._timeout <= seconds * LENIENCE:
+            return
+        self._timeout = seconds or 0.0
+        if isinstance(self._socket, ssl.SSLSocket) or seconds is None or not KERNEL_WAITS:
+            self._socket.settimeout(seconds)
+            return
+        # Python would wait for the socket first and read it then: with many threads each of the two is a fight for
+        # the interpreter's lock.
+        self._socket.settimeout(None)
+        kept = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, kept)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, kept)
 
     def close(self) -> None:
         """Close the socket."""
@@ -222,7 +256,7 @@ class _Mapped:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, (TimeoutError, BlockingIOError)):
             raise self._timeout(str(error)) from error
         if isinstance(error, OSError):
             raise self._failure(str(error)) from error
@@ -247,7 +281,7 @@ class WatchedTransport(httpx.BaseTransport):
         asked = httpcore.Request(
             request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
         )
-        with _as_httpx():
+        with AS_HTTPX:
             response = self._pool.handle_request(asked)
         return httpx.Response(
             response.status, headers=response.headers, stream=_Body(response.stream), extensions=response.extensions
@@ -263,22 +297,22 @@ class _Body(httpx.SyncByteStream):
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
-        with _as_httpx():
+        with AS_HTTPX:
             yield from self._stream
 
     def close(self) -> None:
         self._stream.close()
 
 
-@contextlib.contextmanager
-def _as_httpx() -> Iterator[None]:
-    """Raise httpcore's exceptions as those of httpx, which have the same names."""
-    try:
-        yield
-    except (
-        httpcore.TimeoutException,
-        httpcore.NetworkError,
-        httpcore.ProtocolError,
-        httpcore.UnsupportedProtocol,
-    ) as error:
-        raise getattr(httpx, type(error).__name__, httpx.TransportError)(str(error)) from error
+class _AsHttpx:
+    """Raises httpcore's exceptions as those of httpx, which have the same names."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, FAILURES):
+            raise getattr(httpx, type(error).__name__, httpx.TransportError)(str(error)) from error
+
+
+AS_HTTPX = _AsHttpx()
