@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import count
 from pathlib import Path
 
 from rounds import rounds
@@ -25,20 +26,29 @@ def measure(server: Server) -> list[Row]:
         (Script(chunks=BURST), "in a burst"),
     ):
         with tempfile.TemporaryDirectory() as folder:
-            costs = compare(server.url(script), Path(folder) / "cassette.jsonl", script.chunks)
-        goals = {"not recorded": 1.1}
-        rows += beside(f"CPU of a chunk {what}, recorded", costs["all"], {"not recorded": costs["live"]}, goals)
-        rows += beside(f"CPU of a chunk {what}, replayed", costs["none"], {"live": costs["live"]}, {})
+            costs = compare(server.url(script), Path(folder), script.chunks)
+        live = costs["live"]
+        rows += beside(
+            f"CPU of a chunk {what}, recorded", costs["recorded"], {"not recorded": live}, {"not recorded": 1.1}
+        )
+        rows += beside(f"CPU of a chunk {what}, recorded again", costs["again"], {"not recorded": live}, {})
+        rows += beside(f"CPU of a chunk {what}, replayed", costs["replayed"], {"live": live}, {})
     return rows
 
 
-def compare(url: str, path: Path, chunks: int) -> dict[str, float]:
-    """Return the CPU of a chunk by record mode; `live` is without a cassette."""
+def compare(url: str, folder: Path, chunks: int) -> dict[str, float]:
+    """Return the CPU of a chunk by way; `live` is without a cassette."""
+    fresh = (folder / f"{number}.jsonl" for number in count())
+    known = next(fresh)
 
-    def read(mode: str | None) -> None:
-        # A fresh client replays from the first recording again.
-        with Client(base_url=url, model="m", cassette=path if mode else None, record=mode) as client:
+    def read(cassette: Path | None = None, record: str | None = None) -> None:
+        with Client(base_url=url, model="m", cassette=cassette, record=record) as client:
             assert sum(len(chunk.choices) for chunk in client.stream("x")) == chunks
 
-    ways = {"live": lambda: read(None), "all": lambda: read("all"), "none": lambda: read("none")}
-    return {name: cost.cpu for name, cost in rounds(ways, times=3, count=chunks).items()}
+    ways = {
+        "live": read,
+        "recorded": lambda: read(next(fresh)),
+        "again": lambda: read(known, "all"),
+        "replayed": lambda: read(known, "none"),
+    }
+    return {name: cost.cpu for name, cost in rounds(ways, times=5, count=chunks).items()}

@@ -48,6 +48,7 @@ class AnswerReader:
         self._event_limit = event_limit
         self._done = False
         self._streamed = False
+        self._masked = False
         self._halves: dict[int, str] = {}
         self._before: dict[int, str] = {}
         self._held: dict[int, str] = {}
@@ -61,6 +62,11 @@ class AnswerReader:
     def done(self) -> bool:
         """True once the answer is whole: a stream has said `[DONE]`, or a JSON object has come."""
         return self._done
+
+    @property
+    def masked(self) -> bool:
+        """True once something of the key may have been in the answer, so that its text is not what was sent."""
+        return self._masked
 
     def chunks(self, pieces: Iterable[bytes]) -> Iterator[Completion]:
         """Yield the completions in `pieces` of bytes; raise DecodeError, TooLargeError or AnswerError."""
@@ -174,6 +180,7 @@ class AnswerReader:
         before = self._before.get(choice.index, "")
         text = self._held.pop(choice.index, "") + choice.text
         choice.text, held = self._key.mask_on(before, text, more=self._streamed and not choice.finish_reason)
+        self._masked = self._masked or choice.text + held != text
         if held:
             self._held[choice.index] = held
         self._before[choice.index] = (before + text[: len(text) - len(held)])[-PIECE:]
@@ -183,6 +190,7 @@ class AnswerReader:
         answer = said = self._decode(payload)
         suspicious = self._is_suspicious(payload)
         if self._key is not None and suspicious:
+            self._masked = True
             answer = self._key.scrub_all(answer)
         if not isinstance(answer, Mapping):
             raise DecodeError(f"{self._name} sent JSON that is no completion: {shorten(repr(answer), 120)}")

@@ -33,6 +33,8 @@ PASSING = (401, 402, 403, 407, 408, 409, 425, 429)
 NEAREST_OF = 1000
 REPLAYED = {"replayed": True}
 """The extensions of a response that was not asked for."""
+RECORDING = "recording"
+"""The extension of a response that is recorded: who reads it may say what it spells, which need not be read twice."""
 ESCAPE = re.compile(r"\\(?:u00([0-7][0-9A-Fa-f])|/)")
 
 
@@ -77,6 +79,7 @@ class Cassette(httpx.BaseTransport):
         self.pace = pace
         self.changes: list[Change] = []
         self._transport = transport
+        self._key: ApiKey | None = None
         self._lock = threading.Lock()
 
     def around(
@@ -115,7 +118,7 @@ class Cassette(httpx.BaseTransport):
     def _record(self, request: httpx.Request, take: _Take) -> httpx.Response:
         transport = self._behind()
         self.tape.prepare()
-        take.key = _key_of(request)
+        take.key = self._key_of(request)
         response = transport.handle_request(request)
         status = response.status_code
         passing = status in PASSING or response.headers.get("x-should-retry", "").lower() == "true"
@@ -126,9 +129,18 @@ class Cassette(httpx.BaseTransport):
             status,
             headers=response.headers,
             stream=_Recorded(response, take),
-            extensions=response.extensions,
+            extensions={**response.extensions, RECORDING: take.spell},
             take=take,
         )
+
+    def _key_of(self, request: httpx.Request) -> ApiKey | None:
+        word, _, value = request.headers.get("authorization", "").partition(" ")
+        if word.lower() != "bearer" or not value.strip():
+            return None
+        known = self._key  # nearly always the same, and costly to make
+        if known is None or known.reveal() != value.strip():
+            known = self._key = ApiKey(value)
+        return known
 
     def _behind(self) -> httpx.BaseTransport:
         with self._lock:
@@ -192,6 +204,11 @@ class _Take:
         self._done = False
         self.whole = False
         self.failure: CassetteError | None = None
+        self._spelled: tuple[list[str], bool] | None = None
+
+    def spell(self, texts: list[str], *, ended: bool) -> None:
+        """Take from who has read the answer what it spells, and whether it came to its end."""
+        self._spelled = texts, ended
 
     def add(self, piece: bytes) -> None:
         """Keep a piece as it came."""
@@ -227,7 +244,7 @@ class _Take:
             headers=headers,
             chunks=[(at, _as_text(piece)) for at, piece in self.chunks],
         )
-        said, ended = _said(interaction)
+        said, ended = self._spelled or _said(interaction)
         interaction.text = said
         completion = response.is_success and self._request.path.partition("?")[0].endswith("/completions")
         interaction.cut = not ended if completion else not self.whole
@@ -312,15 +329,11 @@ def _as_text(piece: bytes) -> str | Raw:
         return Raw(piece)
 
 
-def _key_of(request: httpx.Request) -> ApiKey | None:
-    word, _, value = request.headers.get("authorization", "").partition(" ")
-    return ApiKey(value) if word.lower() == "bearer" and value.strip() else None
-
-
 def _shows(key: ApiKey, interaction: Interaction) -> bool:
     """Say whether a piece of the key is in what would be written, or in what that spells."""
-    raw = b"".join(piece for _, piece in interaction.pieces()).decode("utf-8", "replace")
-    body = b"".join(_decoded(interaction)).decode("utf-8", "replace")
+    raw = body = b"".join(piece for _, piece in interaction.pieces()).decode("utf-8", "replace")
+    if "content-encoding" in interaction.headers:
+        body = b"".join(_decoded(interaction)).decode("utf-8", "replace")
     body = ESCAPE.sub(lambda match: chr(int(match[1] or "2f", 16)), body)
     asked_for = interaction.request.path + canonical(interaction.request.body)
     texts = (raw, body, asked_for, *interaction.text, *interaction.headers.values())

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from .answer import AnswerReader
-from .cassette import Cassette
+from .cassette import RECORDING, Cassette
 from .endpoint import Endpoint
 from .errors import (
     APIConnectionError,
@@ -525,6 +525,8 @@ class _Call:
         if self.stopped.is_set():
             return
         reader.check_end(self._growing)
+        if RECORDING in response.extensions and not reader.masked:
+            response.extensions[RECORDING](self._growing.completion().texts, ended=True)
         watch.frame = 0.0
         watch.allow(DRAIN_SECONDS)
         with contextlib.suppress(CompletionsError):

@@ -189,7 +189,9 @@ class Endpoint:
                 "Content-Length": str(len(body)),
             }
         extensions = {"timeout": self._timeouts} if sample is None else {"timeout": self._timeouts, "sample": sample}
-        request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body or b""), extensions=extensions)
+        request = httpx.Request(
+            method, url, headers=headers, stream=httpx.ByteStream(body or b""), extensions=extensions
+        )
         if self.key is not None:
             request.headers["Authorization"] = f"Bearer {self.key.reveal()}"
         return request

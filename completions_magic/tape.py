@@ -17,10 +17,12 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,14 +44,14 @@ GLANCE = 200
 RECEIVED = 2**20
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, dict=True):
     """The request of an interaction, without host, port and headers; `body` is decoded JSON, or None."""
 
     method: str
     path: str
     body: Any = None
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """What identical requests share."""
         return hashlib.sha256(f"{self.method} {self.path}\n{canonical(self.body)}".encode()).digest()
@@ -147,6 +149,7 @@ class Tape:
         self._torn = False
         self._open_end = False
         self._identity: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self.damaged: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -163,11 +166,14 @@ class Tape:
 
     def refresh(self) -> None:
         """Read what has been added since the last look."""
-        with self._lock, self._opened(write=False) as file:
-            if file is not None:
-                self._read_on(file)
-            if self._was_empty is None:
-                self._was_empty = not self._index
+        with self._lock:
+            if self._was_empty is not None and self._is_as_seen():
+                return
+            with self._opened(write=False) as file:
+                if file is not None:
+                    self._read_on(file)
+                if self._was_empty is None:
+                    self._was_empty = not self._index
 
     def calls(self, request: Asked) -> dict[int, Place]:
         """Return the places of a request's interactions, by call."""
@@ -177,12 +183,22 @@ class Tape:
 
     def find(self, request: Asked, call: int) -> Interaction | None:
         """Return the whole interaction that was recorded for this call, or None."""
-        with self._lock, self._opened(write=False) as file:
+        with self._lock:
+            if self._is_as_seen() and not self._holds(request, call):
+                return None  # most of what is recorded was never there, and to look at the file's date is enough
+            return self._find(request, call)
+
+    def _holds(self, request: Asked, call: int) -> Place | None:
+        place = self._index.places(request.key).get(call)
+        return None if place is None or place.cut else place
+
+    def _find(self, request: Asked, call: int) -> Interaction | None:
+        with self._opened(write=False) as file:
             if file is None:
                 return None
             self._read_on(file)
-            place = self._index.places(request.key).get(call)
-            if place is None or place.cut:
+            place = self._holds(request, call)
+            if place is None:
                 return None
             found = self._read(file, place)
             if found.request.key != request.key:
@@ -258,7 +274,7 @@ class Tape:
             if place is not None and REPLACES and self._read_to + len(line) <= REWRITE_LIMIT:
                 self._replace(file, place, line)
             else:
-                self._append(file, line)
+                self._append(file, line, interaction)
             return old
 
     @property
@@ -282,10 +298,14 @@ class Tape:
 
     @contextlib.contextmanager
     def _open(self, *, write: bool) -> Iterator[BinaryIO]:
-        if self.path.exists() and not self.path.is_file():
-            raise CassetteError(f"{self.name} is {'a folder' if self.path.is_dir() else 'no file'}: name a file")
-        if write:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError:
+            if write:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            if not stat.S_ISREG(mode):
+                raise CassetteError(f"{self.name} is {'a folder' if stat.S_ISDIR(mode) else 'no file'}: name a file")
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if write else os.O_RDONLY
             with os.fdopen(
@@ -297,7 +317,18 @@ class Tape:
                     return
             # Another process has put a new file in its place meanwhile.
 
+    def _is_as_seen(self) -> bool:
+        """Say whether the file has not been touched since the last look."""
+        try:
+            return self._seen is not None and self._seen == _stamp(self.path.stat())
+        except OSError:
+            return False
+
     def _read_on(self, file: BinaryIO) -> None:
+        stamp = _stamp(os.fstat(file.fileno()))
+        if stamp == self._seen:
+            return
+        self._seen = None
         identity = _identity(file)
         if identity != self._identity or _end(file, self._read_to) != self._end:
             self._forget()
@@ -316,6 +347,8 @@ class Tape:
             if message not in self._told:
                 self._told.add(message)
                 log.warning(message)
+        if not self._torn and not self._open_end:
+            self._seen = stamp
 
     def _note(self, line: bytes, file: BinaryIO) -> None:
         start, length, whole = self._read_to, len(line), line.endswith(b"\n")
@@ -350,8 +383,9 @@ class Tape:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CassetteError(f"{self.name}: line {place.number} is damaged ({error})") from None
 
-    def _append(self, file: BinaryIO, line: bytes) -> None:
+    def _append(self, file: BinaryIO, line: bytes, interaction: Interaction) -> None:
         size = os.fstat(file.fileno()).st_size
+        is_plain = self._seen is not None and not self._torn
         if self._torn:
             size = self._read_to
             file.truncate(size)
@@ -362,7 +396,16 @@ class Tape:
         except OSError:
             file.truncate(size)
             raise
-        self._read_on(file)
+        if not is_plain:
+            self._read_on(file)
+            return
+        # It is known what has been added: whoever has the lock is alone.
+        self._lines += 1
+        place = Place(self._lines, size, len(line), interaction.cut)
+        self._index.put(interaction.request.key, interaction.call, place)
+        self._read_to = size + len(line)
+        self._end = (self._end + line)[-GLANCE:]
+        self._seen = _stamp(os.fstat(file.fileno()))
 
     def _replace(self, file: BinaryIO, place: Place, line: bytes) -> None:
         """Write the file anew with `line` at `place`, so that a killed process leaves the old file or the new one."""
@@ -411,6 +454,11 @@ def _is_torn(line: bytes) -> bool:
 def _identity(file: BinaryIO | Path) -> tuple[int, int]:
     found = file.stat() if isinstance(file, Path) else os.fstat(file.fileno())
     return found.st_dev, found.st_ino
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when anybody writes."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _end(file: BinaryIO, read_to: int) -> bytes:

@@ -126,7 +126,8 @@ class WatchedStream(httpcore.NetworkStream):
         watch = _watch.get()
         most = min(max_bytes, RECEIVE_BYTES)
         if self._unsent:
-            with contextlib.suppress(httpcore.WriteError):  # a server may have answered, and hung up, before all was sent
+            # A server may have answered, and hung up, before all was sent.
+            with contextlib.suppress(httpcore.WriteError):
                 self._flush(timeout)
         with READING:
             # A stream that fills the buffer is faster than any frame.
