@@ -20,6 +20,7 @@ MEASUREMENTS = {
     "loading": "Loading",
     "area": "The live area, in a real kernel",
     "prompts": "Many prompts",
+    "rows": "Many rows, on disk",
     "recording": "Cassettes",
     "memory": "Memory",
     "model": "The built-in model",
