@@ -6,7 +6,7 @@ import codecs
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -70,6 +70,10 @@ class AnswerReader:
 
     def chunks(self, pieces: Iterable[bytes]) -> Iterator[Completion]:
         """Yield the completions in `pieces` of bytes; raise DecodeError, TooLargeError or AnswerError."""
+        return chain.from_iterable(self.batches(pieces))
+
+    def batches(self, pieces: Iterable[bytes]) -> Iterator[Sequence[Completion]]:
+        """Yield the same completions, those together that came together; each batch is read before it is yielded."""
         pieces = iter(pieces)
         start = _first_bytes(pieces)
         if not start.strip():
@@ -82,12 +86,12 @@ class AnswerReader:
             raise
         yield from self._rest()
 
-    def _rest(self) -> Iterator[Completion]:
+    def _rest(self) -> Iterator[Sequence[Completion]]:
         """Yield what waited for more that did not come: the begun piece of a key, the half of a character."""
         held, halves = self._held, self._halves
         rest = [(index, held.get(index, "") + "\ufffd" * (index in halves)) for index in {**held, **halves}]
         if rest:
-            yield Completion(choices=[Choice(text, index) for index, text in rest])
+            yield [Completion(choices=[Choice(text, index) for index, text in rest])]
 
     def check_end(self, growing: Growing) -> None:
         """Raise when what has come is not a whole answer: cut, or without any choice."""
@@ -96,32 +100,38 @@ class AnswerReader:
         if not self._done and not growing.finished():
             raise StreamError(f"{self._name} cut the answer off before its end; what had come is kept")
 
-    def _stream(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Completion]:
+    def _stream(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Sequence[Completion]]:
         decoder = EventDecoder(self._event_limit)
         piece: bytes | None = start
         while piece is not None:
-            for completion in self._read_some(decoder.feed(piece)):
-                if completion is not None:
-                    yield completion
-                elif self._done:
-                    return
+            yield from self._read_some(decoder.feed(piece))
+            if self._done:
+                return
             piece = next(pieces, None)
-        for payload in decoder.flush():
+        yield from self._read_each(decoder.flush())
+
+    def _read_some(self, payloads: list[bytes] | Iterator[bytes]) -> Iterator[Sequence[Completion]]:
+        """Read events many at once where they are of the usual kind, else one by one."""
+        if not isinstance(payloads, list):
+            yield from self._read_each(payloads)
+            return
+        for start in range(0, len(payloads), BATCH):
+            batch = payloads[start : start + BATCH]
+            usual = None if self._halves or self._held else Completion.from_chunks(batch)
+            if usual is not None and self._is_plain(batch, usual):
+                yield usual
+            else:
+                yield from self._read_each(batch)
+            if self._done:
+                return
+
+    def _read_each(self, payloads: Iterable[bytes]) -> Iterator[Sequence[Completion]]:
+        for payload in payloads:
             completion = self._read(payload)
             if completion is not None:
-                yield completion
-
-    def _read_some(self, payloads: list[bytes] | Iterator[bytes]) -> Iterable[Completion | None]:
-        """Read events many at once where they are of the usual kind, else one by one."""
-        if not isinstance(payloads, list) or self._halves or self._held:
-            return map(self._read, payloads)
-        if len(payloads) > BATCH:
-            batches = (payloads[start : start + BATCH] for start in range(0, len(payloads), BATCH))
-            return chain.from_iterable(map(self._read_some, batches))
-        completions = Completion.from_chunks(payloads)
-        if completions is None or not self._is_plain(payloads, completions):
-            return map(self._read, payloads)
-        return completions
+                yield [completion]
+            elif self._done:
+                return
 
     def _is_plain(self, payloads: Iterable[bytes], completions: Iterable[Completion]) -> bool:
         """Say whether nothing is to be mended or masked."""
@@ -130,11 +140,20 @@ class AnswerReader:
         if not self._traces:
             return True
         texts = {index: [before] for index, before in self._before.items()}
+        names: set[str | None] = set()
+        has_scores = False
         for completion in completions:
+            names |= {completion.id, completion.model, completion.system_fingerprint}
             for choice in completion.choices:
+                names.add(choice.finish_reason)
+                has_scores = has_scores or choice.logprobs is not None
                 texts.setdefault(choice.index, []).append(choice.text)
         joined = {index: "".join(pieces) for index, pieces in texts.items()}
-        if any(map(self._is_suspicious, (b"\n".join(payloads), "\n".join(joined.values()).encode()))):
+        # All there is of text in completions of this kind: a tenth of what came, most of which is the same every time.
+        shown = "\n".join([*joined.values(), *filter(None, names)]).encode()
+        if any(trace in shown for trace in self._traces):
+            return False
+        if has_scores and self._is_suspicious(b"\n".join(payloads)):
             return False
         if any(self._ends_in_key(text) for text in joined.values()):
             return False
@@ -149,7 +168,7 @@ class AnswerReader:
         """Say whether the end of a text may be the beginning of a piece of the key."""
         return self._key is not None and self._key.mask_on("", text[1 - PIECE :], more=True)[1] != ""
 
-    def _whole(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Completion]:
+    def _whole(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[Sequence[Completion]]:
         body = bytearray(start)
         for piece in pieces:
             body += piece
@@ -158,7 +177,7 @@ class AnswerReader:
         if body.lstrip()[:1] == b"<":
             raise DecodeError(f"{self._name} sent an HTML page instead of JSON: does the base URL end in /v1?")
         self._done = True
-        yield self._complete(bytes(body))
+        yield [self._complete(bytes(body))]
 
     def _read(self, payload: bytes) -> Completion | None:
         """Read one event; None where it is blank, or the end of the stream."""

@@ -431,7 +431,15 @@ class _Call:
     def run(self) -> Generator[Completion, None, None]:
         failure: BaseException | None = None
         try:
-            yield from self._attempts()
+            # One generator stands between a chunk and who reads it: each more would cost it again.
+            with contextlib.closing(self._attempts()) as batches:
+                for batch in batches:
+                    for chunk in batch:
+                        chunk.request = self.request
+                        self._growing.add(chunk)
+                        yield chunk
+                        if self.stopped.is_set():
+                            return
         except CompletionsError as error:
             failure = self._client.endpoint.cleaned(error)
             if self._growing:
@@ -443,7 +451,7 @@ class _Call:
             # Outside the handler, so that no frame of the transport, which knows the headers, hangs on to it.
             raise failure
 
-    def _attempts(self) -> Generator[Completion, None, None]:
+    def _attempts(self) -> Generator[Sequence[Completion], None, None]:
         client = self._client
         body = self.request.encode()
         client.endpoint.check(body)
@@ -470,7 +478,7 @@ class _Call:
         if self._waits:
             self.stopped.wait(wait.seconds)
 
-    def _attempt(self, body: bytes) -> Generator[Completion, None, None]:
+    def _attempt(self, body: bytes) -> Generator[Sequence[Completion], None, None]:
         endpoint = self._client.endpoint
         watch = Watch(endpoint.timeout, self._frame, first=endpoint.first_token_timeout)
         with self._reading.lock:
@@ -485,7 +493,7 @@ class _Call:
         with self._reading.lock:
             self._watch = None
 
-    def _answer(self, body: bytes, watch: Watch) -> Generator[Completion, None, None]:
+    def _answer(self, body: bytes, watch: Watch) -> Generator[Sequence[Completion], None, None]:
         with self._reading:
             response = self._client.endpoint.open("POST", "/completions", watch, body, sample=self._sample)
         self.replayed = "replayed" in response.extensions
@@ -493,7 +501,7 @@ class _Call:
             # Another transport over a socket, such as one through a proxy.
             watch.socket = response.extensions["network_stream"].get_extra_info("socket")
         try:
-            yield from self._chunks(response, watch)
+            yield from self._batches(response, watch)
         except CompletionsError as error:
             self._client.endpoint.explain(error, response)
             if error.kind not in ("protocol", "timeout") or not self._is_whole():
@@ -502,7 +510,7 @@ class _Call:
             self._let_go()
             response.close()
 
-    def _chunks(self, response: httpx.Response, watch: Watch) -> Generator[Completion, None, None]:
+    def _batches(self, response: httpx.Response, watch: Watch) -> Iterator[Sequence[Completion]]:
         endpoint = self._client.endpoint
         reader = AnswerReader(
             endpoint.key,
@@ -511,17 +519,14 @@ class _Call:
             event_limit=self._client.event_limit,
         )
         pieces = self._read(endpoint.pieces(response, watch))
-        for chunk in reader.chunks(pieces):
-            chunk.request = self.request
-            self._growing.add(chunk)
-            left = 0.0 if chunk.choices else watch.left
-            yield chunk
-            if chunk.choices:
+        for batch in reader.batches(pieces):
+            has_token = any(chunk.choices for chunk in batch)
+            left = 0.0 if has_token else watch.left
+            yield batch
+            if has_token:
                 watch.heard = True
             else:
-                watch.allow(left)  # no token: a server may send such events for ever
-            if self.stopped.is_set():
-                return
+                watch.allow(left)  # a server may send such events for ever
         if self.stopped.is_set():
             return
         reader.check_end(self._growing)

@@ -612,10 +612,11 @@ def _extend(known: Choice, choice: Choice) -> None:
     if known.logprobs is None:
         known.logprobs = Logprobs() + choice.logprobs
         return
-    known.logprobs.tokens += choice.logprobs.tokens
-    known.logprobs.token_logprobs += choice.logprobs.token_logprobs
-    known.logprobs.top_logprobs += choice.logprobs.top_logprobs
-    known.logprobs.text_offset += choice.logprobs.text_offset
+    whole, more = known.logprobs, choice.logprobs
+    whole.tokens.extend(more.tokens)
+    whole.token_logprobs.extend(more.token_logprobs)
+    whole.top_logprobs.extend(more.top_logprobs)
+    whole.text_offset.extend(more.text_offset)
 
 
 class Model(msgspec.Struct):
