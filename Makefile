@@ -57,7 +57,13 @@ faults: .venv/dev
 fuzz: .venv/dev
 	$(ALONE) $(BIN)/python -m pytest --quiet --hypothesis-profile fuzz -m hypothesis
 
-bench: .venv/dev
+# What loading costs is measured where nothing else is installed: the HTTP library loads more where it finds more.
+.venv-plain/run: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m venv --without-pip .venv-plain
+	$(BIN)/python -m pip --python .venv-plain/bin/python install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+bench: .venv/dev .venv-plain/run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(ALONE) $(BIN)/python benchmarks
 
@@ -68,4 +74,4 @@ pictures: .venv/dev
 	$(ALONE) $(BIN)/python tests/pictures.py
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-plain

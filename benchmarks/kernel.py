@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import Any, Self
 
 import zmq
@@ -14,16 +16,22 @@ from jupyter_client.manager import KernelManager
 PATIENCE = 180
 
 
-class Kernel:
-    """A kernel with a subscriber of its own on what it publishes, as a context."""
+PLAIN = Path(__file__).parents[1] / ".venv-plain" / "bin" / "python"
+"""Python where only this package and what it needs is installed."""
 
-    def __init__(self) -> None:
+
+class Kernel:
+    """A kernel of `python` with a subscriber of its own on what it publishes, as a context."""
+
+    def __init__(self, python: str | Path = sys.executable) -> None:
+        self._python = str(python)
         self.messages = 0
         self.bytes = 0
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory()
-        self._manager = KernelManager(kernel_name="python3", transport="tcp")
+        self._manager = KernelManager(transport="tcp")
+        self._manager.kernel_spec.argv[0] = self._python
         self._manager.start_kernel(cwd=self._folder.name, env={**os.environ, "IPYTHONDIR": self._folder.name})
         self._client = self._manager.blocking_client()
         self._client.start_channels()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from statistics import median
 from typing import Any
 
-from kernel import Kernel
+from kernel import PLAIN, Kernel
 from script import Script
 from server import Server
 from table import Row, absolute, beside, megabytes, milli
@@ -23,6 +24,7 @@ _before, _modules = set(sys.modules), len(sys.modules)
 _resident = int(open('/proc/self/statm').read().split()[1]) * 4096
 _start = time.process_time()
 """
+PYTHONS = {"ours": PLAIN, "openai": sys.executable}
 LOADS = {"ours": "get_ipython().run_line_magic('load_ext', 'completions_magic')", "openai": "import openai"}
 
 
@@ -31,7 +33,7 @@ def measure(server: Server) -> list[Row]:
     costs: dict[str, list[dict[str, Any]]] = {name: [] for name in (*LOADS, "first", "bare")}
     for _ in range(TIMES):
         for name, code in LOADS.items():
-            with Kernel() as kernel:
+            with Kernel(PYTHONS[name]) as kernel:
                 kernel.run("pass")
                 costs[name].append(kernel.run(START + code, **SPENT))
         where = f"--base-url {server.url(Script(chunks=20))} -m m"
@@ -39,7 +41,7 @@ def measure(server: Server) -> list[Row]:
             "first": ["%load_ext completions_magic", f"%%complete {where}\nOnce upon a time"],
             "bare": ["1", "'Once upon a time'"],
         }.items():
-            with Kernel() as kernel:
+            with Kernel(PLAIN) as kernel:
                 kernel.run("pass")
                 kernel.run(START)
                 for cell in cells:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
+from kernel import PLAIN
 from script import Script
 from server import Server
 from table import Row, absolute, megabytes
@@ -48,5 +48,5 @@ def measure(server: Server) -> list[Row]:
 
 def run(code: str) -> tuple[int, int]:
     """Return the two numbers that a fresh Python prints."""
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    printed = subprocess.run([PLAIN, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     return int(printed[0]), int(printed[1])

@@ -8,7 +8,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import version
 from typing import ClassVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -38,10 +37,12 @@ from .pace import Pace, Paced, asked_wait
 from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
 from .tape import asked
 from .transport import Watch, WatchedTransport
+from .version import __version__
 
 ERROR_BODY_LIMIT = 64 * 2**10
 ERROR_BODY_SECONDS = 5.0
 ENCODINGS = ("identity", "gzip", "deflate")
+USER_AGENT = f"completions-magic/{__version__}"
 SHOULD_RETRY = {"true": True, "false": False}
 
 
@@ -178,7 +179,7 @@ class Endpoint:
         url = self._url(route)
         headers = {
             "Host": url.netloc.decode("ascii"),
-            "User-Agent": _user_agent(),
+            "User-Agent": USER_AGENT,
             "Accept-Encoding": "identity",
             "Connection": "keep-alive",
         }
@@ -337,11 +338,6 @@ def _read_some(response: httpx.Response) -> bytes:
             if len(body) >= ERROR_BODY_LIMIT:
                 break
     return bytes(body[:ERROR_BODY_LIMIT])
-
-
-@cache
-def _user_agent() -> str:
-    return f"completions-magic/{version('completions-magic')}"
 
 
 @cache

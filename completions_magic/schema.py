@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
 
@@ -303,6 +302,7 @@ class Choice(msgspec.Struct, forbid_unknown_fields=True, rename=_OURS):
     extra: dict[str, Any] = {}
 
 
+PIECES = 1024
 UNFINISHED = (None, "", "interrupted", "stopped", "error")
 
 
@@ -539,7 +539,8 @@ class Growing:
 
     def __init__(self) -> None:
         self._whole = Completion(choices=[], extra={})
-        self._texts: dict[int, StringIO] = {}
+        self._pieces: dict[int, list[str]] = {}
+        self._texts: dict[int, list[str]] = {}
         self._choices: dict[int, Choice] = {}
         self._started = False
 
@@ -561,20 +562,26 @@ class Growing:
         if chunk.extra:
             whole.extra = {**whole.extra, **chunk.extra}
         for choice in chunk.choices:
-            text = self._texts.get(choice.index)
-            if text is None:
+            pieces = self._pieces.get(choice.index)
+            if pieces is None:
                 self._begin(choice)
             else:
-                text.write(choice.text)
+                pieces.append(choice.text)
+                if len(pieces) > PIECES:
+                    self._join(choice.index)
                 if choice.finish_reason or choice.logprobs is not None or choice.extra:
                     _extend(self._choices[choice.index], choice)
 
     def _begin(self, choice: Choice) -> None:
         logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
         self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
-        # It holds little more than the text: a list of pieces takes sixty bytes for each.
-        self._texts[choice.index] = text = StringIO(newline="")
-        text.write(choice.text)
+        self._pieces[choice.index] = [choice.text]
+        self._texts[choice.index] = []
+
+    def _join(self, index: int) -> None:
+        """Hold many pieces as one: each by itself takes sixty bytes."""
+        self._texts[index].append("".join(self._pieces[index]))
+        self._pieces[index].clear()
 
     def completion(self, *, ended: str | None = None) -> Completion:
         """Return what has been added so far; `ended` is the finish_reason of choices that have none yet."""
@@ -583,11 +590,12 @@ class Growing:
             known = self._choices[index]
             logprobs = None if known.logprobs is None else Logprobs() + known.logprobs
             reason = known.finish_reason or ended
-            choices.append(Choice(self._texts[index].getvalue(), index, reason, logprobs, known.extra))
+            text = "".join([*self._texts[index], *self._pieces[index]])
+            choices.append(Choice(text, index, reason, logprobs, known.extra))
         return msgspec.structs.replace(self._whole, choices=choices)
 
     def __bool__(self) -> bool:
-        return any(text.tell() for text in self._texts.values())
+        return any(map(any, self._pieces.values())) or any(map(any, self._texts.values()))
 
     @property
     def started(self) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 def temporary_database() -> sqlite3.Connection:
     """Return a database that holds 2 MB in memory, and the rest in a file without a name."""
+    import sqlite3  # here, since few who load this use it
+
     # https://www.sqlite.org/inmemorydb.html, "Temporary Databases"
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = OFF")
