@@ -87,12 +87,21 @@ def measure(server: Server) -> list[Row]:
 
 
 def show(kernel: Kernel, server: Server, code: str, count: int) -> Shown:
-    """Run a cell that shows `count` tokens."""
-    url = server.url(Script(chunks=count, rate=RATE))
-    cpu, size, messages = kernel.cpu, kernel.bytes, kernel.messages
-    kernel.run(code.format(url=url))
-    spent = kernel.cpu - cpu
-    return Shown(spent / count, (kernel.bytes - size) / count, (kernel.messages - messages) / count * RATE)
+    """Run a cell that shows `count` tokens; what any cell sends, an empty one too, is taken off."""
+    empty = spent(kernel, "")
+    shown = spent(kernel, code.format(url=server.url(Script(chunks=count, rate=RATE))))
+    cpu, size, messages = (whole - bare for whole, bare in zip(shown, empty, strict=True))
+    return Shown(cpu / count, size / count, messages / count * RATE)
+
+
+def spent(kernel: Kernel, code: str) -> tuple[float, int, int]:
+    """Run a cell; return the CPU that it took, and the bytes and messages that it sent."""
+    size, messages = kernel.quiet()
+    cpu = kernel.cpu
+    kernel.run(code)
+    cpu = kernel.cpu - cpu
+    size_then, messages_then = kernel.quiet()
+    return cpu, size_then - size, messages_then - messages
 
 
 def octets(size: float) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ import zmq
 from jupyter_client.manager import KernelManager
 
 PATIENCE = 180
+QUIET = 0.2
 
 
 PLAIN = Path(__file__).parents[1] / ".venv-plain" / "bin" / "python"
@@ -59,6 +61,14 @@ class Kernel:
             if self._socket.poll(100):
                 self.bytes += sum(map(len, self._socket.recv_multipart()))
                 self.messages += 1
+
+    def quiet(self) -> tuple[int, int]:
+        """Return bytes and messages so far, once no more of them come."""
+        seen = -1
+        while seen != self.messages:
+            seen = self.messages
+            time.sleep(QUIET)
+        return self.bytes, self.messages
 
     def run(self, code: str, **wanted: str) -> dict[str, Any]:
         """Run a cell as a person's page would; return the values of the expressions `wanted`."""

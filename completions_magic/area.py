@@ -19,8 +19,8 @@ class Area(Values):
     _esm = (STATIC / "area.js").read_text("utf-8")
     _css = (STATIC / "area.css").read_text("utf-8")
 
-    def __init__(self, labels: list[str], on_stop: Callable[[], None]) -> None:
-        super().__init__(labels=labels, meters={})
+    def __init__(self, labels: list[str], on_stop: Callable[[], None], **values: Any) -> None:
+        super().__init__(labels=labels, **values)
         self._on_stop = on_stop
         self.on_msg(self._hear)
         _hear_while_busy()

@@ -179,8 +179,7 @@ class NotebookView(View):
     def __enter__(self) -> Self:
         from .area import Area
 
-        self._area = Area(self._labels, self._on_stop)
-        self._area.put(meters=self._meters.state())
+        self._area = Area(self._labels, self._on_stop, meters=self._meters.state())
         # The widget alone: a text beside it would stay in the saved file.
         reference = {"version_major": 2, "version_minor": 0, "model_id": self._area.model_id}
         display({"application/vnd.jupyter.widget-view+json": reference}, raw=True)
@@ -289,7 +288,7 @@ class Meters:
         return {
             "tokens": self._tokens,
             "most": self._most,
-            "first": self._first,
+            "first": None if self._first is None else round(self._first, 2),
             "rate": round(self._tokens / streaming) if self._first is not None and streaming > RATE_SECONDS else None,
             "elapsed": round(elapsed, 1),
             "line": self.line,
