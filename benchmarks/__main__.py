@@ -25,6 +25,7 @@ MEASUREMENTS = {
     "memory": "Memory",
     "model": "The built-in model",
     "exactness": "Exactness",
+    "layers": "Where the time goes",
 }
 VERSIONS = ("completions-magic", "httpx", "msgspec", "ipykernel", "ipywidgets", "openai", "httpx-sse", "aiohttp")
 INTRODUCTION = """# Results

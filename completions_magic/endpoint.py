@@ -166,14 +166,15 @@ class Endpoint:
         """Send one request; return the response of any status but a redirect, unread."""
         with translated(self, watch), watch:
             connection = self._connected()
-            response = connection.handle_request(self._request(method, route, body, sample))
+            response = connection.handle_request(self.build(method, route, body, sample))
         # Before anything is made of its target, which may be no address.
         if response.has_redirect_location:
             response.close()
             raise self._redirect(response)
         return response
 
-    def _request(self, method: str, route: str, body: bytes | None, sample: int | None) -> httpx.Request:
+    def build(self, method: str, route: str, body: bytes | None, sample: int | None = None) -> httpx.Request:
+        """Return the request with its headers, the key among them."""
         # Straight to the transport: what httpx.Client does around it, cookies, redirects and proxies of its own, is not
         # wanted here, and takes as long as all the rest.
         url = self._url(route)
