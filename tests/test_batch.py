@@ -362,9 +362,9 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(echo, tmp_path):
             env=environment,
         )
         echo.on_request = {kill_at: driver.kill}
+        heard_before = len(echo.heard)
         out, _ = driver.communicate()
-        again = finished & {heard.json["prompt"] for heard in echo.heard[len(echo.heard) :]}
-        assert not again
+        assert not finished & {heard.json["prompt"] for heard in echo.heard[heard_before:]}
         lines = (tmp_path / "rows.jsonl").read_bytes().splitlines(keepends=True)
         whole = {json.loads(line)["request"]["body"]["prompt"] for line in lines if line.endswith(b"\n")}
         assert finished <= whole
