@@ -24,8 +24,13 @@ _before, _modules = set(sys.modules), len(sys.modules)
 _resident = int(open('/proc/self/statm').read().split()[1]) * 4096
 _start = time.process_time()
 """
-PYTHONS = {"ours": PLAIN, "openai": sys.executable}
-LOADS = {"ours": "get_ipython().run_line_magic('load_ext', 'completions_magic')", "openai": "import openai"}
+PYTHONS = {"ours": PLAIN, "widgets": PLAIN, "http": PLAIN, "openai": sys.executable}
+LOADS = {
+    "widgets": "import anywidget",
+    "http": "import httpx, httpcore, msgspec",
+    "ours": "get_ipython().run_line_magic('load_ext', 'completions_magic')",
+    "openai": "import openai",
+}
 
 
 def measure(server: Server) -> list[Row]:
@@ -65,6 +70,8 @@ def measure(server: Server) -> list[Row]:
         ),
         *beside("CPU of %load_ext", cpu["ours"], {"import openai": cpu["openai"]}, {}, milli),
         absolute("CPU of load + first cell with a live area, beyond two cells", cpu["first"] - cpu["bare"], 0.1, milli),
+        Row("of which import anywidget, with ipywidgets", milli(cpu["widgets"])),
+        Row("of which import httpx, httpcore and msgspec", milli(cpu["http"])),
         *beside("CPU of load + first cell", cpu["first"] - cpu["bare"], {"import openai": cpu["openai"]}, {}, milli),
         *beside("memory of %load_ext", max(memory["ours"], 1), {"import openai": memory["openai"]}, {}, megabytes),
         Row("memory of load + first cell", megabytes(memory["first"] - memory["bare"])),
