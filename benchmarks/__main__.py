@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import sys
 import time
@@ -27,7 +28,17 @@ MEASUREMENTS = {
     "exactness": "Exactness",
     "layers": "Where the time goes",
 }
-VERSIONS = ("completions-magic", "httpx", "msgspec", "ipykernel", "ipywidgets", "openai", "httpx-sse", "aiohttp")
+VERSIONS = (
+    "completions-magic",
+    "httpx",
+    "msgspec",
+    "ipykernel",
+    "ipywidgets",
+    "openai",
+    "httpx-sse",
+    "aiohttp",
+    "litellm",
+)
 INTRODUCTION = """# Results
 
 `make bench` writes this file: {date}, Python {python}, {versions}.
@@ -56,4 +67,5 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would fetch a list of prices
     main(sys.argv[1:])

@@ -9,6 +9,7 @@ from table import Row, beside
 from ways import NAMES, Ways, named
 
 BURST = 20_000
+SHORT = 2_000
 LOGPROBS = 4_000
 SECONDS = 1.0
 
@@ -23,10 +24,13 @@ def burst(server: Server) -> list[Row]:
     script = Script(chunks=BURST)
     ways = Ways(server.url(script), script)
     costs = rounds(named(ways, ["ours", "keyed", *NAMES]), times=3, count=BURST)
-    others = {NAMES[name]: costs[name].cpu for name in NAMES}
+    others = {name: costs[way].cpu for way, name in NAMES.items()}
     goals = {NAMES["limit"]: 1.5, NAMES["official"]: 1 / 40}
+    short = Script(chunks=SHORT)
+    few = rounds(named(Ways(server.url(short), short), ["ours", "litellm"]), times=3, count=SHORT)
     return [
         *beside("CPU of a chunk, burst of 20,000", costs["ours"].cpu, others, goals),
+        *beside(f"CPU of a chunk, burst of {SHORT:,}", few["ours"].cpu, {"litellm": few["litellm"].cpu}, {}),
         *beside("the same with a key", costs["keyed"].cpu, {"openai": costs["official"].cpu}, {}),
     ]
 

@@ -105,6 +105,15 @@ class Ways:
         stream = self._openai.completions.create(model="m", prompt="x", stream=True)
         self._check([chunk.choices[0].text for chunk in stream])
 
+    def litellm(self) -> None:
+        """Read with litellm."""
+        import litellm
+
+        stream = litellm.text_completion(
+            model="text-completion-openai/m", prompt="x", stream=True, api_base=self._url, api_key=KEY
+        )
+        self._check([chunk.choices[0].text or "" for chunk in stream])
+
     def _ours(self, client: Client, frame: float) -> None:
         stream = client.send(client.request("x", stream=True, n=self._n), frame=frame)
         self._check([chunk.choices[0].text for chunk in stream])
