@@ -115,8 +115,9 @@ class AnswerReader:
         if not isinstance(payloads, list):
             yield from self._read_each(payloads)
             return
-        for start in range(0, len(payloads), BATCH):
-            batch = payloads[start : start + BATCH]
+        end = payloads[-1:] if payloads[-1:] == [DONE] else []
+        for start in range(0, len(payloads) - len(end), BATCH):
+            batch = payloads[start : min(start + BATCH, len(payloads) - len(end))]
             usual = None if self._halves or self._held else Completion.from_chunks(batch)
             if usual is not None and self._is_plain(batch, usual):
                 yield usual
@@ -124,6 +125,7 @@ class AnswerReader:
                 yield from self._read_each(batch)
             if self._done:
                 return
+        yield from self._read_each(end)
 
     def _read_each(self, payloads: Iterable[bytes]) -> Iterator[Sequence[Completion]]:
         for payload in payloads:

@@ -35,6 +35,9 @@ class EventDecoder:
 
     def feed(self, piece: bytes) -> list[bytes] | Iterator[bytes]:
         """Return the data of every event that `piece` completes: a list where all of them are on one line each."""
+        if self._start and not self._rest and len(piece) >= len(BOM):
+            piece = piece.removeprefix(BOM)
+            self._start = False
         if self._start or self._after_cr or self._data or b"\n" not in piece or b"\r" in piece:
             return self._lines(piece)
         text = b"".join([*self._rest, piece])
@@ -80,13 +83,7 @@ class EventDecoder:
 
     def flush(self) -> Iterator[bytes]:
         """Yield the event that the end of the stream left without its blank line."""
-        rest = b"".join(self._rest)
-        self._rest = []
-        if self._start:
-            rest = rest.removeprefix(BOM)
-        if rest:
-            yield from self._line(rest)
-        yield from self._line(b"")
+        yield from self._lines(b"\n\n")
 
     def _line(self, line: bytes) -> Iterator[bytes]:
         if not line:
