@@ -13,7 +13,7 @@ from table import Row, beside
 
 from completions_magic import Client
 
-BURST = 5_000
+BURST = 20_000
 STEADY = 500
 RATE = 1_000
 
