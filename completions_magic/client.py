@@ -26,12 +26,14 @@ from .errors import (
     CompletionsError,
     DecodeError,
     Interrupted,
+    NotFoundError,
     ProfileError,
     StreamError,
     TooLargeError,
 )
 from .events import EVENT_LIMIT
 from .key import ApiKey
+from .neighbours import Neighbours
 from .pace import Pace
 from .profiles import Profile, choose_profile
 from .schema import Completion, CompletionRequest, Growing, Model, read_models
@@ -51,6 +53,9 @@ LONGEST_WAIT = 60.0
 FIRST_WAIT = 0.5
 DRAIN_SECONDS = 0.05
 MODELS_LIMIT = 8 * 2**20
+LOOK_SECONDS = 2.0
+LOOK_LIMIT = 2**20
+"""Bytes of the list of models that is looked at for names near an unknown one."""
 
 _waits: ContextVar[bool] = ContextVar("completions_magic_waits", default=True)
 
@@ -121,6 +126,7 @@ class Client:
         if cassette is not None and (record is not None or not isinstance(cassette, Cassette)):
             cassette = _cassette(cassette, record)
         self.cassette = cassette
+        self.neighbours = Neighbours()
         key = ApiKey(api_key) if isinstance(api_key, str) else api_key
         self.endpoint = Endpoint(
             self.profile,
@@ -135,7 +141,7 @@ class Client:
 
     def paced(self, pace: Pace) -> Client:
         """Return a client of the same endpoint and settings with connections of its own, at a pace."""
-        return Client(
+        client = Client(
             self.profile,
             api_key=self.endpoint.key,
             transport=self.endpoint.transport,
@@ -143,6 +149,8 @@ class Client:
             pace=pace,
             **self.settings,
         )
+        client.neighbours = self.neighbours
+        return client
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -282,22 +290,22 @@ class Client:
         """Return the models that the endpoint lists. Raises CompletionsError in one of its kinds."""
         failure: BaseException
         try:
-            return self._models()
+            return self.list_models(Watch(self.timeout))
         except CompletionsError as error:
             failure = self.endpoint.cleaned(error)
         except KeyboardInterrupt:
             failure = Interrupted()
         raise failure
 
-    def _models(self) -> list[Model]:
-        watch = Watch(self.timeout)
+    def list_models(self, watch: Watch, limit: int = MODELS_LIMIT) -> list[Model]:
+        """Return the models listed in at most `limit` bytes, while `watch` waits; its errors are not cleaned."""
         response = self.endpoint.open("GET", "/models", watch)
         body = bytearray()
         try:
             for piece in self.endpoint.pieces(response, watch):
                 body += piece
-                if len(body) > MODELS_LIMIT:
-                    raise TooLargeError(f"{self.name} lists models in more than {MODELS_LIMIT:,} bytes")
+                if len(body) > limit:
+                    raise TooLargeError(f"{self.name} lists models in more than {limit:,} bytes")
             listed = msgspec.json.decode(body)
             return read_models(listed if self.endpoint.key is None else self.endpoint.key.scrub_all(listed))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -461,6 +469,7 @@ class _Call:
             try:
                 yield from self._attempt(body)
             except CompletionsError as error:
+                self._look_around(error)
                 if self.stopped.is_set():
                     return
                 seconds = _wait_before(error, retry)
@@ -470,6 +479,22 @@ class _Call:
             else:
                 return
             self._pause(wait)
+
+    def _look_around(self, error: CompletionsError) -> None:
+        """Put near names into the refusal of a model; never with a cassette, so that outputs stay the same."""
+        client = self._client
+        if isinstance(error, NotFoundError) and self.request.model is not None and client.cassette is None:
+            client.neighbours.explain(error, self.request.model, self._look)
+
+    def _look(self) -> list[str]:
+        watch = Watch(LOOK_SECONDS)
+        with self._reading.lock:
+            self._watch = watch
+        try:
+            with self._reading:
+                return [model.id for model in self._client.list_models(watch, LOOK_LIMIT)]
+        finally:
+            self._let_go()
 
     def _pause(self, wait: Wait) -> None:
         log.info("%s: %s", self._client.name, wait)

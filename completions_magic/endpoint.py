@@ -164,9 +164,12 @@ class Endpoint:
         self, method: str, route: str, watch: Watch, body: bytes | None = None, *, sample: int | None = None
     ) -> httpx.Response:
         """Send one request; return the response of any status but a redirect, unread."""
+        request = self.build(method, route, body, sample)
+        if body is None:
+            timeouts = request.extensions["timeout"]
+            request.extensions["timeout"] = {name: min(seconds, watch.limit) for name, seconds in timeouts.items()}
         with translated(self, watch), watch:
-            connection = self._connected()
-            response = connection.handle_request(self.build(method, route, body, sample))
+            response = self._connected().handle_request(request)
         # Before anything is made of its target, which may be no address.
         if response.has_redirect_location:
             response.close()

@@ -100,8 +100,9 @@ class Paced(httpx.BaseTransport):
         self._pace = pace
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Wait for the turn, then send the request."""
-        self._pace.turn()
+        """Wait for the turn, then send the request; a look at the list of models waits for none and costs nothing."""
+        if request.method == "POST":
+            self._pace.turn()
         response = self._transport.handle_request(request)
         if response.status_code == 429:
             self._pace.hold(min(asked_wait(response.headers) or 0.0, LONGEST_HOLD))

@@ -37,9 +37,9 @@ class FaultServer(ScriptedServer):
         return f"{self.origin}/{number}/v1"
 
     def heard_at(self, base_url: str) -> int:
-        """Return how many requests came to this base URL."""
+        """Return how many completions this base URL was asked for; a look at its models is none."""
         route = base_url.removeprefix(self.origin) + "/"
-        return sum(heard.path.startswith(route) for heard in self.heard)
+        return sum(heard.path.startswith(route) for heard in self.heard if heard.method == "POST")
 
     def script(self, heard):
         """Return the next script of the fault at the request's address; equal bodies are one question."""
