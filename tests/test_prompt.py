@@ -1,11 +1,14 @@
 """From the body of a cell to a prompt."""
 
+import contextlib
 import re
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import example, given, settings
+from conftest import HELLO, Cells, ScriptedServer, new_shell
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from IPython.core.error import UsageError
 
 from completions_magic.errors import PromptError
 from completions_magic.prompt import render
@@ -236,3 +239,97 @@ def test_no_character_is_lost_at_the_hole(before, after):
     """Prompt and suffix are exactly what stands before and after it."""
     names = {"before": before, "after": after}
     assert render("{{ before }}{{fill}}{{ after }}", names) == (before, after)
+
+
+# -- from a cell to the server -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asking():
+    """Give the cells of one shell for all examples; what they ask is heard by a server."""
+    with contextlib.closing(ScriptedServer([HELLO])) as server, new_shell() as shell:
+        yield Cells(shell, server)
+
+
+def sent(cells, body, options=""):
+    """Return what the server heard of a cell with this body: nothing where it was refused, by IPython where it is empty."""
+    cells.heard.clear()
+    # Out of the history, whose outputs IPython thins out with a warning when there are a thousand.
+    ran = cells.shell.run_cell(f"%%complete {cells.where} -q {options}\n{body}")
+    assert ran.success == bool(cells.heard) == (ran.error_in_exec is None)
+    assert ran.success or isinstance(ran.error_in_exec, PromptError if body else UsageError)
+    return [heard.json for heard in cells.heard]
+
+
+ODD = [
+    *("{", "}", "{{", "}}", "{{fill", "{{ 1 }}", "{% if %}", "{}", "[0]", ".", "name", "$name", "${name}", "%s"),
+    *(">>> ", "... ", "In [1]: ", "   ...: ", ">>>>>>> ", "%%", "%time ", "%%complete", "!ls", "?", "??", "; ", "#"),
+    *("\\", "\\n", "\\u0041", '"', "'", '"""', "'''", "<b>", "&amp;", "é", "e\u0301", "\U0001f600", "\ufeff"),
+    *(
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        "\t",
+        " ",
+        "    ",
+        "\x00",
+        "\x0b",
+        "\x0c",
+        "\x1b[0m",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        "\xa0",
+    ),
+]
+cell_texts = st.text() | st.lists(st.sampled_from(ODD) | st.text(max_size=3), max_size=12).map("".join)
+LIKE_A_PATH = re.compile(r"\{\{[ \t]*[^\W\d][^{}]*\}\}")
+
+
+@relaxed
+@given(body=cell_texts)
+@example(body=">>> a\n... b\nIn [1]: c")
+@example(body="{{ name }} {{fill}} {{fill}} {{ _ }}\n")
+def test_a_raw_cell_arrives_at_the_server_to_the_byte(asking, body):
+    """Whatever is typed is the prompt that the server hears; blanks alone are refused, and nothing is sent."""
+    assert [heard["prompt"] for heard in sent(asking, body, "--raw")] == ([body] if body.strip() else [])
+
+
+PATHS = {
+    "{{ first }}": lambda first, _: first,
+    "{{second}}": lambda _, second: second,
+    '{{\tboth["a key"]  }}': lambda first, _: first,
+    "{{ both.second }}": lambda _, second: second,
+    "{{ pair[0] }}": lambda first, _: first,
+    "{{ pair[-1] }}": lambda _, second: second,
+    "{{ number }}": lambda *_: "7",
+}
+HOLES = ["{{fill}}", "{{ fill }}"]
+
+
+class Both(dict):
+    """Has a key and an attribute."""
+
+    def __init__(self, first, second):
+        super().__init__({"a key": first})
+        self.second = second
+
+
+@relaxed
+@given(parts=st.lists(cell_texts | st.sampled_from([*PATHS, *HOLES]), max_size=6), first=cell_texts, second=cell_texts)
+@example(parts=["{{", "{{ first }}", "}}"], first="{{ second }}", second="no")
+@example(parts=["{{ first }}", "{{second}}"], first="{{ sec", second="ond }}")
+@example(parts=["{{ first }}", "{{fill}}", "{{second}}"], first="{{fill}}", second="\n\n")
+@example(parts=["{{ first }}"], first="", second="")
+def test_a_cell_arrives_with_its_variables_replaced_to_the_byte(asking, parts, first, second):
+    """Literal text and values stand at the server as they stood here; what follows the hole is the suffix."""
+    body = "".join(parts)
+    assume(len(LIKE_A_PATH.findall(body)) == sum(part in PATHS or part in HOLES for part in parts))
+    holes = [place for place, part in enumerate(parts) if part in HOLES]
+    asking.names.update(first=first, second=second, both=Both(first, second), pair=(first, second), number=7)
+    values = [PATHS[part](first, second) if part in PATHS else part for part in parts]
+    end = holes[0] if holes else len(parts)
+    wanted = {"prompt": "".join(values[:end])} | ({"suffix": "".join(values[end + 1 :])} if holes else {})
+    heard = [{name: said[name] for name in ("prompt", "suffix") if name in said} for said in sent(asking, body)]
+    assert heard == ([wanted] if body.strip() and len(holes) < 2 else [])
