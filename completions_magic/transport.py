@@ -87,6 +87,8 @@ class Watch:
         if watched is None:
             return False
         with contextlib.suppress(OSError):
+            # Closed with a reset: after an orderly end a peer that waits for room to send may wait for a minute more.
+            watched.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             # Below TLS: its own shutdown would pull the rug from under the reader.
             socket.socket.shutdown(watched, socket.SHUT_RDWR)
         return True
