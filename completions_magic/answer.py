@@ -17,6 +17,7 @@ from .events import BOM, EVENT_LIMIT, EventDecoder
 from .inert import one_line
 from .key import PIECE, ApiKey
 from .schema import Choice, Completion, Growing
+from .spelling import Spelling
 
 ANSWER_LIMIT = 64 * 2**20
 DONE = b"[DONE]"
@@ -52,6 +53,7 @@ class AnswerReader:
         self._halves: dict[int, str] = {}
         self._before: dict[int, str] = {}
         self._held: dict[int, str] = {}
+        self._spelling = Spelling(key) if key is not None and self._traces else None
 
     @property
     def streamed(self) -> bool:
@@ -89,9 +91,13 @@ class AnswerReader:
     def _rest(self) -> Iterator[Sequence[Completion]]:
         """Yield what waited for more that did not come: the begun piece of a key, the half of a character."""
         held, halves = self._held, self._halves
-        rest = [(index, held.get(index, "") + "\ufffd" * (index in halves)) for index in {**held, **halves}]
-        if rest:
-            yield [Completion(choices=[Choice(text, index) for index, text in rest])]
+        waiting = {} if self._spelling is None else self._spelling.waiting
+        texts = {index: held.get(index, "") + "\ufffd" * (index in halves) for index in {**held, **halves, **waiting}}
+        choices = [Choice(text, index) for index, text in texts.items()]
+        if self._spelling is not None:
+            self._spelling.mask(choices, more=False)
+        if choices:
+            yield [Completion(choices=choices)]
 
     def check_end(self, growing: Growing) -> None:
         """Raise when what has come is not a whole answer: cut, or without any choice."""
@@ -118,7 +124,7 @@ class AnswerReader:
         end = payloads[-1:] if payloads[-1:] == [DONE] else []
         for start in range(0, len(payloads) - len(end), BATCH):
             batch = payloads[start : min(start + BATCH, len(payloads) - len(end))]
-            usual = None if self._halves or self._held else Completion.from_chunks(batch)
+            usual = None if self._waits() else Completion.from_chunks(batch)
             if usual is not None and self._is_plain(batch, usual):
                 yield usual
             else:
@@ -126,6 +132,10 @@ class AnswerReader:
             if self._done:
                 return
         yield from self._read_each(end)
+
+    def _waits(self) -> bool:
+        """Say whether the end of what came waits for what comes next."""
+        return bool(self._halves or self._held or (self._spelling is not None and self._spelling.waiting))
 
     def _read_each(self, payloads: Iterable[bytes]) -> Iterator[Sequence[Completion]]:
         for payload in payloads:
@@ -139,7 +149,7 @@ class AnswerReader:
         """Say whether nothing is to be mended or masked."""
         if self._choices == 1 and {completion.choices[0].index for completion in completions} != {0}:
             return False
-        if not self._traces:
+        if self._spelling is None:
             return True
         texts = {index: [before] for index, before in self._before.items()}
         names: set[str | None] = set()
@@ -151,15 +161,18 @@ class AnswerReader:
                 has_scores = has_scores or choice.logprobs is not None
                 texts.setdefault(choice.index, []).append(choice.text)
         joined = {index: "".join(pieces) for index, pieces in texts.items()}
+        spelled = self._spelling.said_with([choice for completion in completions for choice in completion.choices])
+        said = [*joined.values(), *spelled.values()]
         # All there is of text in completions of this kind: a tenth of what came, most of which is the same every time.
-        shown = "\n".join([*joined.values(), *filter(None, names)]).encode()
+        shown = "\n".join([*said, *filter(None, names)]).encode()
         if any(trace in shown for trace in self._traces):
             return False
         if has_scores and self._is_suspicious(b"\n".join(payloads)):
             return False
-        if any(self._ends_in_key(text) for text in joined.values()):
+        if any(map(self._ends_in_key, said)):
             return False
         self._before = {index: text[-PIECE:] for index, text in joined.items()}
+        self._spelling.go_on(spelled)
         return True
 
     def _is_suspicious(self, shown: bytes) -> bool:
@@ -190,8 +203,11 @@ class AnswerReader:
     def _complete(self, payload: bytes) -> Completion:
         completion = self._decode_completion(payload)
         self._number(completion.choices)
-        for choice in completion.choices if self._traces else ():
-            self._mask(choice)
+        if self._spelling is not None:
+            for choice in completion.choices:
+                self._mask(choice)
+                self._masked = self._masked or choice.logprobs is not None
+            self._spelling.mask(completion.choices, more=self._streamed)
         return completion
 
     def _mask(self, choice: Choice) -> None:
@@ -226,6 +242,8 @@ class AnswerReader:
         raw = Completion.from_dict(said).choices if suspicious else []
         for choice, as_sent in zip(completion.choices, raw, strict=False):
             choice.text = as_sent.text  # masked when its number, and so what came before it, is known
+            if choice.logprobs is not None and as_sent.logprobs is not None:
+                choice.logprobs.tokens = as_sent.logprobs.tokens
         return completion
 
     def _number(self, choices: list[Choice]) -> None:

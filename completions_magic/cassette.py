@@ -19,7 +19,7 @@ from .answer import AnswerReader
 from .difference import distance, in_words, word_diff
 from .errors import CassetteError, CompletionsError, ConfigurationError, nearest, shorten
 from .key import ApiKey
-from .schema import Growing
+from .schema import Completion, Growing
 from .tape import Asked, Interaction, Raw, Tape, asked, canonical
 
 log = logging.getLogger("completions_magic")
@@ -204,11 +204,11 @@ class _Take:
         self._done = False
         self.whole = False
         self.failure: CassetteError | None = None
-        self._spelled: tuple[list[str], bool] | None = None
+        self._spelled: tuple[Completion, bool] | None = None
 
-    def spell(self, texts: list[str], *, ended: bool) -> None:
+    def spell(self, said: Completion, *, ended: bool) -> None:
         """Take from who has read the answer what it spells, and whether it came to its end."""
-        self._spelled = texts, ended
+        self._spelled = said, ended
 
     def add(self, piece: bytes) -> None:
         """Keep a piece as it came."""
@@ -245,13 +245,13 @@ class _Take:
             chunks=[(at, _as_text(piece)) for at, piece in self.chunks],
         )
         said, ended = self._spelled or _said(interaction)
-        interaction.text = said
+        interaction.text = said.texts
         completion = response.is_success and self._request.path.partition("?")[0].endswith("/completions")
         interaction.cut = not ended if completion else not self.whole
         tape = self._cassette.tape
         if interaction.cut:
             self.drop()
-        if self.key is not None and _shows(self.key, interaction):
+        if self.key is not None and _shows(self.key, interaction, said):
             log.warning("%s: the key is in the request or in its answer, so neither is recorded", tape.name)
             return
         self._cassette.keep(interaction)
@@ -312,7 +312,7 @@ class _Replayed(httpx.SyncByteStream):
 
 
 def _replayed(interaction: Interaction, pace: float) -> httpx.Response:
-    if interaction.status < 300 and interaction.text != _said(interaction)[0]:
+    if interaction.status < 300 and interaction.text != _said(interaction)[0].texts:
         raise CassetteError(
             f"the recording of {shorten(json.dumps(interaction.request.body, ensure_ascii=False), 80)} was edited: "
             "its text is not what its chunks spell; record it again with --record all"
@@ -329,14 +329,15 @@ def _as_text(piece: bytes) -> str | Raw:
         return Raw(piece)
 
 
-def _shows(key: ApiKey, interaction: Interaction) -> bool:
+def _shows(key: ApiKey, interaction: Interaction, said: Completion) -> bool:
     """Say whether a piece of the key is in what would be written, or in what that spells."""
     raw = body = b"".join(piece for _, piece in interaction.pieces()).decode("utf-8", "replace")
     if "content-encoding" in interaction.headers:
         body = b"".join(_decoded(interaction)).decode("utf-8", "replace")
     body = ESCAPE.sub(lambda match: chr(int(match[1] or "2f", 16)), body)
     asked_for = interaction.request.path + canonical(interaction.request.body)
-    texts = (raw, body, asked_for, *interaction.text, *interaction.headers.values())
+    spelled = ["".join(choice.logprobs.tokens) for choice in said.choices if choice.logprobs is not None]
+    texts = (raw, body, asked_for, *said.texts, *spelled, *interaction.headers.values())
     traces = [trace.decode() for trace in key.traces()]
     return any(key.scrub(text) != text for text in texts if any(trace in text for trace in traces))
 
@@ -348,8 +349,8 @@ def _decoded(interaction: Interaction) -> Iterator[bytes]:
         yield from response.iter_bytes()
 
 
-def _said(interaction: Interaction) -> tuple[list[str], bool]:
-    """Return the text of every choice, and whether the answer came to its end."""
+def _said(interaction: Interaction) -> tuple[Completion, bool]:
+    """Return what was answered, as far as it came, and whether it came to its end."""
     growing = Growing()
     reader = AnswerReader(choices=_choices(interaction.request.body))
     try:
@@ -358,8 +359,8 @@ def _said(interaction: Interaction) -> tuple[list[str], bool]:
             growing.add(chunk)
         reader.check_end(growing)
     except (CompletionsError, httpx.HTTPError):
-        return growing.completion().texts, False
-    return growing.completion().texts, True
+        return growing.completion(), False
+    return growing.completion(), True
 
 
 def _choices(body: Any) -> int | None:

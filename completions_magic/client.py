@@ -556,7 +556,7 @@ class _Call:
             return
         reader.check_end(self._growing)
         if RECORDING in response.extensions and not reader.masked:
-            response.extensions[RECORDING](self._growing.completion().texts, ended=True)
+            response.extensions[RECORDING](self._growing.completion(), ended=True)
         watch.frame = 0.0
         watch.allow(DRAIN_SECONDS)
         with contextlib.suppress(CompletionsError):

@@ -6,8 +6,9 @@ import base64
 import hmac
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -95,23 +96,42 @@ class ApiKey:
         """
         if self._is_placeholder:
             return text, ""
+        whole, end, hidden = self._look_at(before, text, more=more)
+        return _shown(whole, len(whole) - len(text), end, hidden), whole[end:]
+
+    def mask_tokens(self, before: str, tokens: Sequence[str], *, more: bool) -> list[str]:
+        """Return what of `tokens`, which follow `before`, can be shown, with pieces masked that they spell together.
+
+        Each is there, an empty one within a piece; where `more` may come the last ones are missing that wait for it.
+        """
+        if self._is_placeholder:
+            return list(tokens)
+        whole, end, hidden = self._look_at(before, "".join(tokens), more=more)
+        ends = list(accumulate(map(len, tokens), initial=len(whole) - sum(map(len, tokens))))
+        return [_shown(whole, start, stop, hidden) for start, stop in pairwise(ends) if stop <= end]
+
+    def mask_names(self, names: Mapping[str, float], token: str) -> dict[str, float]:
+        """Return the alternatives of a token that is masked, with itself and pieces of the key among them masked."""
+        return {MASK if name == token or self._holds(name) else name: score for name, score in names.items()}
+
+    def _look_at(self, before: str, text: str, *, more: bool) -> tuple[str, int, set[int]]:
+        """Return a text behind the end of `before`, where what can be shown ends, and which characters are hidden.
+
+        What stands before was shown or masked already: a piece that begins in it is masked from here on.
+        """
         whole = before[1 - PIECE :] + text
         start, end = len(whole) - len(text), len(whole)
         hidden: set[int] = set()
         for at in range(len(whole) - PIECE + 1) if self._leaves_a_trace(whole) else ():
             if self._holds(whole[at : at + PIECE]):
-                hidden.update(range(at, at + PIECE))
+                hidden.update(range(max(start, at), at + PIECE))
+        if len(before) >= PIECE and self._holds(before[-PIECE:]):
+            hidden.add(start - 1)
         if more and end - 1 not in hidden:
             longest = min(PIECE - 1, len(whole))
             begun = (length for length in range(longest, BEGUN - 1, -1) if self._holds(whole[-length:]))
             end = max(start, end - next(begun, 0))
-        if not hidden:
-            return whole[start:end], whole[end:]
-        shown = [
-            MASK if at in hidden and at - 1 not in hidden else "" if at in hidden else whole[at]
-            for at in range(start, end)
-        ]
-        return "".join(shown), whole[end:]
+        return whole, end, hidden
 
     def _holds(self, piece: str) -> bool:
         return any(piece in spelling for spelling in self.__spellings)
@@ -163,6 +183,14 @@ def _spellings(value: str) -> Iterator[str]:
         coded = base64.b64encode(b"\0" * ahead + value.encode())
         inner = coded[(0, 2, 3)[ahead] : -4 if (ahead + len(value)) % 3 else None].decode()
         yield from (inner, inner.translate(str.maketrans("+/", "-_")))
+
+
+def _shown(whole: str, start: int, end: int, hidden: set[int]) -> str:
+    """Return this part of a text, each run of hidden characters that begins in it masked."""
+    if not hidden:
+        return whole[start:end]
+    masks = (MASK if at - 1 not in hidden else "" for at in range(start, end))
+    return "".join(mask if at in hidden else whole[at] for at, mask in enumerate(masks, start))
 
 
 def _mask_pieces(text: str, pieces: set[str]) -> str:

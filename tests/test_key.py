@@ -1,6 +1,7 @@
 """A key shows itself to nobody but the request that it is for."""
 
 import base64
+import contextlib
 import copy
 import json
 import logging
@@ -9,20 +10,21 @@ import pprint
 import re
 import string
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from urllib.parse import quote
 
 import msgspec
 import pytest
-from conftest import DONE, answer, event, stream
+from conftest import DONE, HELLO, answer, event, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.lib.pretty import pretty
 from traitlets.config import Config
 
-from completions_magic import Client
+from completions_magic import Client, Completion, Profile
 from completions_magic.answer import AnswerReader
 from completions_magic.errors import CompletionsError, ProfileError, PromptError
 from completions_magic.key import MASK, ApiKey
@@ -373,6 +375,12 @@ def test_a_key_in_tiny_pieces_is_masked_while_it_comes(size, spell):
     assert seen.endswith(", or so.")
 
 
+def test_what_was_masked_is_seen_to_be():
+    """A mask stands once in the place of a piece, also where its first characters had been shown."""
+    assert chunks_of([KEY[:4], KEY[4:9], KEY[9:20], KEY[20:], " b"]) == [KEY[:4], "", MASK, "", " b"]
+    assert "".join(chunks_of([f"a {KEY} b {KEY[:3]}", KEY[3:], "!"])) == f"a {MASK} b {KEY[:3]}{MASK}!"
+
+
 @pytest.mark.parametrize("done", [True, False], ids=["done", "cut"])
 def test_a_beginning_that_does_not_go_on_is_shown(done):
     """What may begin a key waits for the next chunk, and comes with it, or at the end."""
@@ -401,6 +409,202 @@ def test_waiting_loses_nothing(texts):
     seen = "".join(chunks_of(texts))
     assert not shows(seen)
     assert shows(said) or seen == said
+
+
+# -- tokens that spell the key together --------------------------------------------------------------------------------
+
+
+def cut(said, size):
+    """Return a text in pieces of `size` characters."""
+    return [said[at : at + size] for at in range(0, len(said), size)]
+
+
+def logprobs_of(tokens):
+    """Return log-probabilities of tokens, with an alternative each."""
+    return {
+        "tokens": tokens,
+        "token_logprobs": [-float(place) for place in range(len(tokens))],
+        "top_logprobs": [{token: -1.0, "other": -2.0} for token in tokens],
+        "text_offset": list(range(len(tokens))),
+    }
+
+
+def token_event(tokens, text=None, reason=None):
+    """Return an event with these tokens."""
+    choice = {"text": "".join(tokens) if text is None else text, "index": 0, "finish_reason": reason}
+    return b"data: " + json.dumps({"choices": [{**choice, "logprobs": logprobs_of(tokens)}]}).encode() + b"\n\n"
+
+
+def each_in_an_event(tokens):
+    """Stream a token an event, each an HTTP chunk of its own."""
+    return stream([*(token_event([token]) for token in tokens), event(reason="stop"), DONE])
+
+
+def all_in_one_read(tokens):
+    """Stream a token an event, all of them in one HTTP chunk."""
+    return stream([b"".join([*(token_event([token]) for token in tokens), event(reason="stop"), DONE])])
+
+
+def three_in_an_event(tokens):
+    """Stream several tokens an event."""
+    return stream([*(token_event(tokens[at : at + 3]) for at in range(0, len(tokens), 3)), event(reason="stop"), DONE])
+
+
+def without_text(tokens):
+    """Stream tokens that make up another text than the one beside them."""
+    return stream([*(token_event([token], "x") for token in tokens), event(reason="stop"), DONE])
+
+
+def cut_off(tokens):
+    """Stream a token an event, with neither finish_reason nor end."""
+    return stream([token_event([token]) for token in tokens])
+
+
+def whole(tokens):
+    """Answer with all tokens in one JSON object."""
+    choice = {"text": "".join(tokens), "index": 0, "finish_reason": "stop", "logprobs": logprobs_of(tokens)}
+    return answer({"choices": [choice]})
+
+
+def as_chat(tokens):
+    """Answer with the tokens in the shape of chat completions, bytes and all."""
+    entries = [{"token": token, "logprob": -1.0, "bytes": list(token.encode()), "top_logprobs": []} for token in tokens]
+    choice = {"text": "x", "index": 0, "finish_reason": "stop", "logprobs": {"content": entries}}
+    return answer({"choices": [choice]})
+
+
+FORMS = [each_in_an_event, all_in_one_read, three_in_an_event, without_text, cut_off, whole]
+
+
+def partial_of(stream):
+    """Return the sum of a stream, whether it came to its end or not."""
+    with contextlib.suppress(CompletionsError):
+        list(stream)
+    return stream.partial
+
+
+def spelled(completion):
+    """Return what the tokens of a completion spell, and what the likeliest of their alternatives do."""
+    logprobs = completion.choices[0].logprobs
+    return "".join(logprobs.tokens), "".join(next(iter(top), "") for top in logprobs.top_logprobs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 9, 12, 50])
+@pytest.mark.parametrize("spell", [str, lambda key: quote(key, safe="")], ids=["itself", "URL-quoted"])
+def test_tokens_that_spell_the_key_together_are_masked(server, form, size, spell):
+    """However short each is; those around them stay, and the lists keep one length."""
+    tokens = ["Your", " key: ", *cut(spell(KEY), size), ", or", " so."]
+    server.scripts = [form(tokens)]
+    with server.client(api_key=KEY, retries=0) as client:
+        came = partial_of(client.send(client.request("Say", logprobs=1)))
+    said, tops = spelled(came)
+    assert not any(spell(KEY)[at : at + 5] in said + tops for at in range(len(spell(KEY)) - 4))
+    assert re.sub(r"(?<=: ).{0,4}\[key\]", MASK, said) == f"Your key: {MASK}, or so."
+    logprobs = came.choices[0].logprobs
+    lists = [logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, logprobs.text_offset]
+    assert [len(values) for values in lists] == [len(tokens)] * 4
+    assert logprobs.top_logprobs[0] == {"Your": -1.0, "other": -2.0}
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_the_chunks_of_tokens_show_no_more_than_their_sum(server, size):
+    """What a program sees of each chunk as it comes holds no five characters of the key in a row."""
+    server.scripts = [each_in_an_event(["a", *cut(KEY, size), "b"])]
+    with server.client(api_key=KEY) as client:
+        chunks = list(client.stream("Say"))
+    seen = "".join(token for chunk in chunks for one in chunk.choices if one.logprobs for token in one.logprobs.tokens)
+    assert seen in [f"a{KEY[:shown]}{MASK}b" for shown in range(5)]
+
+
+def test_tokens_in_the_shape_of_chat_completions_are_masked_too(server):
+    """They are kept as they came, without what spells the key, in letters or in bytes."""
+    server.scripts = [as_chat(["a", *cut(KEY, 4), "b"])]
+    with server.client(api_key=KEY) as client:
+        entries = client.complete("Say", logprobs=1).choices[0].logprobs.extra["content"]
+    assert "".join(entry["token"] for entry in entries) == f"a{MASK}b"
+    assert bytes(byte for entry in entries for byte in entry.get("bytes", [])) == b"ab"
+
+
+def summed(pieces):
+    """Return the sum of what a reader makes of these pieces of a stream."""
+    return Completion.sum(AnswerReader(ApiKey(KEY)).chunks(iter(pieces)))
+
+
+@pytest.mark.parametrize("text", [None, "x"], ids=["their text", "another text"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "many at once"])
+def test_tokens_that_are_read_fast_are_masked_too(text, size, together):
+    """Events of the usual kind are decoded many at once: what they spell is looked at all the same."""
+    first, *rest = [token_event([token], text) for token in ["a", "b", *cut(KEY, size), "c"]]
+    said, tops = spelled(summed([first, b"".join(rest), DONE] if together else [first, *rest, DONE]))
+    assert re.sub(r".{0,4}\[key\]", MASK, said.removeprefix("ab")) == f"{MASK}c"
+    assert not shows(tops)
+
+
+def test_tokens_that_wait_come_at_the_end():
+    """What may have begun a key, and did not, is not lost, whatever the text beside it is."""
+    came = summed([token_event(["a"], "x"), token_event(["b", KEY[:6]], "y")])
+    assert (came.text, spelled(came)[0]) == ("xy", f"ab{KEY[:6]}")
+
+
+parts = st.lists(
+    st.sampled_from([KEY[:4], KEY[:7], KEY[5:13], KEY[:9], KEY[9:], " ", "sk-", "ab", "=", ""]), max_size=12
+)
+
+
+@relaxed
+@given(parts, st.integers(1, 4))
+def test_tokens_lose_nothing_and_show_no_piece(tokens, size):
+    """Whatever tokens come in whatever chunks, their number stays, and where no key is spelled so do they."""
+    events = [token_event(tokens[at : at + size]) for at in range(0, len(tokens), size)]
+    came = summed([*events, event(reason="stop"), DONE])
+    seen = came.choices[0].logprobs.tokens if came.choices[0].logprobs else []
+    assert not shows("".join(seen))
+    assert len(seen) == len(tokens)
+    assert shows("".join(tokens)) or seen == tokens
+
+
+def plain(html):
+    """Return what a page shows, and its tooltips, without the tags between."""
+    titles = "".join(title.partition(" ")[0] for title in re.findall(r'title="([^"]*)"', html))
+    return unescape(re.sub(r"<[^>]*>", "", html)) + "\n" + unescape(titles)
+
+
+def test_no_view_of_the_tokens_shows_the_key(server):
+    """The heat map, the token view, the distribution and the frame of such an answer."""
+    server.scripts = [each_in_an_event(["Hi ", *cut(KEY, 3), "!"])]
+    with server.client(api_key=KEY) as client:
+        came = client.complete("Say", stream=True, logprobs=1)
+        bundles = [came._repr_mimebundle_()[0], came.tokens().tree._repr_mimebundle_()[0]]
+        html = [plain(bundle["text/html"]) for bundle in bundles]
+        state = "".join(came.distribution().get_state()["tokens"])
+    assert all(MASK in page and not shows(page) for page in html)
+    assert state == f"Hi {KEY[:3]}{MASK}!"
+
+
+def test_an_answer_whose_tokens_spell_the_key_is_not_recorded(server, tmp_path):
+    """Neither where its text does not say it."""
+    server.scripts = [without_text(cut(KEY, 4)), HELLO]
+    path = tmp_path / "tape.jsonl"
+    with server.client(api_key=KEY, cassette=path) as client:
+        assert client.complete("Say", stream=True).text == "x" * 9
+        assert not path.exists() or path.read_text() == ""
+        assert client.complete("Say", stream=True).text == "Hello"
+    assert "Hel" in path.read_text()
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
+def test_rows_whose_tokens_spell_the_key_are_masked(server, monkeypatch, workers):
+    """In a batch, and in what an executor's workers send back."""
+    server.scripts = [each_in_an_event(cut(KEY, 4))]
+    monkeypatch.setenv("LAB_KEY", KEY)
+    with Client(Profile("lab", server.base_url, "LAB_KEY", "m")) as client, ThreadPoolExecutor(1) as pool:
+        batch = client.complete_many(["a", "b"], logprobs=1, executor=pool if workers else None)
+    assert [spelled(row.completion) for row in batch] == [(KEY[:4] + MASK, KEY[:4] + MASK * 8)] * 2
+
+
+# -- requests that hold the key ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [KEY, 'sk-"0123\\456789abcdef'], ids=["usual", "with signs"])
