@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cassette import Cassette
-    from .client import Client, Stream, no_waits
+    from .client import Client, Stream
     from .errors import CompletionsError
-    from .pace import Pace
+    from .pace import Pace, no_waits
     from .profiles import Profile
     from .schema import Choice, Completion, CompletionRequest, Logprobs, Usage
 
@@ -26,7 +26,7 @@ _HOMES = {
     "Profile": "profiles",
     "Stream": "client",
     "Usage": "schema",
-    "no_waits": "client",
+    "no_waits": "pace",
 }
 
 __all__ = [

@@ -9,7 +9,6 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,7 +33,7 @@ from .errors import (
 from .events import EVENT_LIMIT
 from .key import ApiKey
 from .neighbours import Neighbours
-from .pace import Pace
+from .pace import Pace, waits
 from .profiles import Profile, choose_profile
 from .schema import Completion, CompletionRequest, Growing, Model, read_models
 from .transport import Watch
@@ -56,18 +55,6 @@ MODELS_LIMIT = 8 * 2**20
 LOOK_SECONDS = 2.0
 LOOK_LIMIT = 2**20
 """Bytes of the list of models that is looked at for names near an unknown one."""
-
-_waits: ContextVar[bool] = ContextVar("completions_magic_waits", default=True)
-
-
-@contextlib.contextmanager
-def no_waits() -> Iterator[None]:
-    """Retries of what is asked within this block happen at once: for tests of code that meets failing endpoints."""
-    token = _waits.set(False)
-    try:
-        yield
-    finally:
-        _waits.reset(token)
 
 
 @dataclass(frozen=True)
@@ -91,8 +78,8 @@ class Client:
     that name none. Seconds: `connect_timeout` until there is a connection, `first_token_timeout` until the first
     token (as long as nothing is said, `timeout`), and `timeout` the longest silence between tokens. `event_limit` is
     the most bytes of one event. `retries` happen only before anything of an answer was handed on; `on_wait` is
-    called before each. `cassette`, a path or a Cassette, records and replays, in the mode `record`; `pace` is shared
-    by all clients that are to ask no faster together.
+    called before each, in a batch from any of its threads. `cassette`, a path or a Cassette, records and replays, in
+    the mode `record`; `pace` is shared by all clients that are to ask no faster together.
     Raises ProfileError when the endpoint or its key is not usable.
     """
 
@@ -147,6 +134,7 @@ class Client:
             transport=self.endpoint.transport,
             cassette=self.cassette,
             pace=pace,
+            on_wait=self.on_wait,
             **self.settings,
         )
         client.neighbours = self.neighbours
@@ -414,7 +402,7 @@ class _Call:
         self._reading = _Reading()
         self._client = client
         self._growing = Growing()
-        self._waits = _waits.get()  # where it is asked, not where it is read: that may be another thread
+        self._waits = waits.get()  # where it is asked, not where it is read: that may be another thread
         self._watch: Watch | None = None
 
     def sum(self, ended: str | None = None) -> Completion:

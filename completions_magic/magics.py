@@ -489,6 +489,7 @@ class Session:
         kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
         progress = Progress(work.count, kind, work.stop, what=what)
         self._views.append(progress)
+        client.on_wait = progress.wait
         failure: BaseException | None = None
         try:
             with progress:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 from IPython.display import clear_output, display
 
 from .batch import Row
+from .client import Wait
+from .errors import shorten
 
 log = logging.getLogger("completions_magic")
 
 FLUSH_SECONDS = 0.25
 LOG_SECONDS = 10.0
+SEEN_SECONDS = 1.0
+"""So long a retry is shown at least."""
 
 
 class Progress:
@@ -33,6 +40,8 @@ class Progress:
         self._on_stop = on_stop
         self._done = self._failed = self._tokens = 0
         self._start = time.monotonic()
+        self._wait: Wait | None = None
+        self._until = 0.0
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._area: Any = None
@@ -70,12 +79,28 @@ class Progress:
             self._failed += row.error is not None
             self._tokens += row.tokens
 
-    def __str__(self) -> str:
-        """Return one line: `1,204 of 10,000 rows · 41/s · 3 min left · 7 failed · 130,000 tokens`."""
+    def wait(self, wait: Wait) -> None:
+        """Show that a request waits before it is sent again, until it is; the next that waits takes its place."""
         with self._lock:
-            done, failed, tokens = self._done, self._failed, self._tokens
+            self._wait = wait
+            self._until = time.monotonic() + wait.seconds
+
+    def _waiting(self) -> list[str]:
+        """Return the wait that is shown, with the seconds that are left of it."""
+        left = self._until - time.monotonic()
+        if self._wait is None or self._ended.is_set() or left < min(0.0, self._wait.seconds - SEEN_SECONDS):
+            return []
+        return [str(replace(self._wait, seconds=math.ceil(left) if self._wait.seconds >= 1 else 0.0))]
+
+    def __str__(self) -> str:
+        """Return one line: `1,204 of 10,000 rows · 41/s · 3 min left · 7 failed · 130,000 tokens`.
+
+        While a request waits to be sent again its reason and its time stand behind the rows.
+        """
+        with self._lock:
+            done, failed, tokens, waiting = self._done, self._failed, self._tokens, self._waiting()
         rate = done / max(1e-9, time.monotonic() - self._start)
-        parts = [f"{done:,}{'' if self._most is None else f' of {self._most:,}'} {self._what}"]
+        parts = [f"{done:,}{'' if self._most is None else f' of {self._most:,}'} {self._what}", *waiting]
         if done:
             parts.append(f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s")
             if self._most is not None and done < self._most:
@@ -102,7 +127,8 @@ class Progress:
             )
         elif self._kind == "text" and sys.stderr.isatty():
             with contextlib.suppress(OSError):
-                sys.stderr.write(f"\r{self}\x1b[K")
+                # A line that is wider than the terminal would go on in the next one, and be there for good.
+                sys.stderr.write(f"\r{shorten(str(self), os.get_terminal_size(sys.stderr.fileno()).columns - 1)}\x1b[K")
                 sys.stderr.flush()
 
 

@@ -18,8 +18,7 @@ from hypothesis import settings
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from completions_magic import Client, load_ipython_extension, unload_ipython_extension
-from completions_magic.client import no_waits
+from completions_magic import Client, load_ipython_extension, no_waits, unload_ipython_extension
 
 
 def eventually(condition, seconds=10.0):

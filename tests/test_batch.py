@@ -3,21 +3,27 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 
 import pandas as pd
 import polars as pl
 import pytest
-from conftest import ScriptedServer, answer
+from conftest import ScriptedServer, answer, eventually
 
 from completions_magic import Client
+from completions_magic.batch import Row
+from completions_magic.client import Wait
 from completions_magic.errors import BudgetError, Interrupted, OptionError, PromptError, RateLimitError
 from completions_magic.pace import Pace
+from completions_magic.progress import Progress
 from completions_magic.rows import read_rows
 
 FRAME = pd.DataFrame({"country": ["France", "Japan", "Egypt"], "year": [1, 2, 3]}, index=["f", "j", "e"])
@@ -279,13 +285,56 @@ def test_one_refusal_slows_all():
     """A 429 with Retry-After is waited for by every worker: none asks before the time is over."""
     server = Echo(refusals=1, retry_after="0.4", latency=0.1)
     with server.client() as client:
-        batch = client.complete_many([str(number) for number in range(20)], concurrency=4)
+        batch = Context().run(client.complete_many, [str(number) for number in range(20)], concurrency=4)
     server.close()
     first = server.times[0]
     # Those that were under way when the refusal came are heard at once; all others wait.
     later = [moment - first for moment in server.times[4:]]
     assert batch.failures == []
     assert min(later) >= 0.39
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
+def test_no_waits_holds_for_the_common_pause_too(workers):
+    """Tests of code that meets a busy endpoint wait for none of its rests, in this process."""
+    with contextlib.closing(Echo(refusals=2, retry_after="0.4" if workers else "9")) as server:
+        pace = Pace()
+        with server.client() as client, ThreadPoolExecutor(1) as pool:
+            batch = client.complete_many(list("abcdefgh"), pace=pace, executor=pool if workers else None)
+    assert batch.failures == []
+    assert pace.rest == 0
+    assert workers or server.times[-1] - server.times[0] < 5
+
+
+def test_a_program_hears_of_the_retries_of_its_rows():
+    """`on_wait` of the client that asks is called, whichever thread it was."""
+    heard = []
+    with (
+        contextlib.closing(Echo(refusals=2, retry_after="0.1")) as server,
+        server.client(on_wait=heard.append) as client,
+    ):
+        assert client.complete_many(list("abcdefgh")).failures == []
+    assert [(wait.reason, wait.seconds, wait.retries) for wait in heard] == [("429", 0.1, 2)] * 2
+
+
+def test_a_retry_stands_in_the_one_line_of_progress_while_it_waits():
+    """With the seconds that are left; the next takes its place, and nothing of it stays."""
+    progress = Progress(40, "none", list)
+    progress.add(Row(0, {}))
+    assert "trying" not in str(progress)
+    for retry in (1, 2):
+        progress.wait(Wait("429", 12.0, retry, 3))
+    assert re.fullmatch(r"1 of 40 rows · 429: trying again in 12 s, 2 of 3 · .*", str(progress))
+    progress.wait(Wait("no answer", 0.0, 1, 2))
+    assert "1 of 40 rows · no answer: trying again at once, 1 of 2 · " in str(progress)
+    assert eventually(lambda: "trying" not in str(progress))
+
+
+def test_the_end_of_a_batch_shows_no_retry():
+    """Once all rows are there nothing waits any more."""
+    with Progress(1, "none", list) as progress:
+        progress.wait(Wait("429", 12.0, 1, 3))
+    assert "trying" not in str(progress)
 
 
 def test_never_more_requests_a_second_than_said(echo):

@@ -351,6 +351,20 @@ def test_an_interrupt_ends_the_wait_before_a_retry(kernel, server, cell):
     assert len(server.heard) == 1
 
 
+def test_the_live_area_of_a_batch_says_what_its_rows_wait_for(kernel, server, cell):
+    """Eight workers that are refused are one short line, replaced; an interrupt ends the wait within 2 s."""
+    server.scripts = [answer(b"", status="429 Slow", headers="Retry-After: 50\r\n")]
+    kernel.run("rows = list('abcdefgh')")
+    request = kernel.start(cell("-i rows", "{{ row }}"), watched=True)
+    waits = "0 of 8 rows \\u00b7 429: trying again in 50 s, 1 of 2"
+    said = kernel.hear(lambda message: message["msg_type"] == "comm_msg" and waits in json.dumps(message["content"]))
+    assert json.dumps(said["content"]).count("trying") == 1
+    start = time.monotonic()
+    kernel.interrupt()
+    assert kernel.finish(request)[0]["status"] == "error"
+    assert time.monotonic() - start < 2
+
+
 def test_stop_ends_the_answer_and_not_the_notebook(kernel, server, cell):
     """The Stop button ends a silent stream within 2 s; what had come is the result, and a queued cell runs."""
     server.scripts = [a_word_and_then_silence(server)]

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextvars import Context
 from multiprocessing import get_context
 
 import ipyparallel
@@ -188,7 +189,7 @@ def test_a_refusal_that_ends_a_chunk_slows_the_other_workers(echo):
         with echo.client() as client:
             client.complete_many(ROWS, executor=pool, concurrency=1)  # both processes are up
         with server.client(retries=0) as client:
-            batch = client.complete_many(ROWS, executor=pool, concurrency=1)
+            batch = Context().run(client.complete_many, ROWS, executor=pool, concurrency=1)
     server.close()
     assert len(batch.failures) == 1
     assert min(moment - server.times[0] for moment in server.times[2:]) >= 0.49

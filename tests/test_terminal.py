@@ -21,7 +21,7 @@ TYPEABLE = {name: prompt for name, prompt in HOSTILE.items() if re.fullmatch("[^
 class Terminal:
     """An IPython at a pseudo-terminal; `number` is that of the prompt it shows."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, columns=200):
         # Another terminal's size, which its shell may have left in the environment, is not this one's.
         foreign = re.compile(r"OPENAI_.*|COMPLETIONS_.*|LINES|COLUMNS")
         alone = {name: value for name, value in os.environ.items() if not foreign.fullmatch(name)}
@@ -34,7 +34,7 @@ class Terminal:
             cwd=str(folder),
             encoding="utf-8",
             codec_errors="replace",
-            dimensions=(60, 200),
+            dimensions=(60, columns),
             timeout=15,
         )
         self.number = 1
@@ -340,3 +340,18 @@ def test_the_terminal_ends_while_an_answer_is_under_way(server, cell, tmp_path):
     assert time.monotonic() - start < 5
     assert server.gone.wait(2)
     assert status == 0
+
+
+@pytest.mark.parametrize("columns", [200, 40])
+def test_a_batch_in_a_terminal_says_what_its_rows_wait_for(tmp_path, server, cell, columns):
+    """On its one line, which is written over itself and is never wider than the terminal."""
+    server.scripts = [answer(b"", status="429 Slow", headers="Retry-After: 2\r\n"), HELLO]
+    terminal = Terminal(tmp_path, columns)
+    terminal.run("rows = list('abc')")
+    shown = terminal.run(cell("-i rows -o batch --concurrency 1", "{{ row }}"))
+    terminal.close()
+    lines = shown.partition("\n")[0].split("\x1b[K")
+    assert any(line.startswith("0 of 3 rows · 429: trying again in 2 s") for line in lines)
+    assert lines[-1] == ""
+    assert "trying" not in lines[-2]
+    assert max(map(len, lines)) < columns
