@@ -29,7 +29,7 @@ class Neighbours:
         """
         said, lists, more = error.message.rpartition(LISTS)
         words = said.partition(" answered 404 ")[2]
-        if not (MODEL.search(words) or _is_named(model, words)):
+        if ": an HTML page" in words or not (MODEL.search(words) or _is_named(model, words)):
             return
         named = "" if _is_named(model, words) else f": {shorten(model, 80)!r}"
         error.message = f"{said}{named}{self._hint(model, words, look)}{lists}{more}"

@@ -392,7 +392,8 @@ def test_stop_ends_the_answer_and_not_the_notebook(kernel, server, cell):
 
 def test_a_sweep_grows_on_one_board_and_stop_keeps_what_is_done(kernel, server, cell):
     """A pane a point under its name, an error in its place; Stop ends the open points and asks for no more."""
-    server.scripts = [HELLO, REFUSED, a_word_and_then_silence(server)]
+    # The refusal of a model is followed by a look at those that there are.
+    server.scripts = [HELLO, REFUSED, answer({"data": []}), a_word_and_then_silence(server)]
     request = kernel.start(cell("-o swept --sweep seed=1,2,3,4 --concurrency 1"), watched=True)
     queued = kernel.start("reached = 'reached'")
     kernel.hear(lambda message: message["msg_type"] == "comm_msg" and "pane_2" in _text(message))
@@ -411,7 +412,7 @@ def test_a_sweep_grows_on_one_board_and_stop_keeps_what_is_done(kernel, server, 
     assert kernel.finish(queued)[0]["status"] == "ok"
     reasons = "[point.completion and point.completion.choices[0].finish_reason for point in swept]"
     assert kernel.value(reasons) == ["stop", None, "stopped", None]
-    assert len(server.heard) == 3
+    assert [heard.method for heard in server.heard] == ["POST", "POST", "GET", "POST"]
 
 
 def test_stop_before_the_answer_keeps_a_good_variable(kernel, server, cell):

@@ -161,7 +161,7 @@ def test_a_model_that_is_listed_gets_no_near_names(models):
 ROUTES = {
     "FastAPI's": answer({"detail": "Not Found"}, status="404 Not Found"),
     "llama.cpp's": answer({"error": {"code": 404, "message": "File Not Found"}}, status="404 Not Found"),
-    "a page": answer(b"<html><title>404</title></html>", status="404 Not Found", kind="text/html"),
+    "a page": answer(b"<html><title>no model base7b</title></html>", status="404 Not Found", kind="text/html"),
     "Go's": answer(b"404 page not found", status="404 Not Found", kind="text/plain"),
     "nothing": answer(b"", status="404 Not Found"),
     "ours": answer({"error": "there is nothing at '/': POST /v1/completions, GET /v1/models"}, status="404 Not Found"),
