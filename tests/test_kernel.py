@@ -1,16 +1,14 @@
 """The magics in a real kernel: run by nbclient as a file, and by a front end with a person before it."""
 
 import json
-import os
 import re
 import threading
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import DONE, ScriptedServer, answer, event, eventually, piece, stream, stream_head
-from jupyter_client.manager import KernelManager
+from kernel import Kernel, about, of
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
@@ -20,76 +18,6 @@ HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 REFUSED = answer({"error": {"message": "no model\n'm'"}}, status="404 Not Found")
 KEY = "sk-7Qw9Zr2Lk5Xv8Bn1Mc4Jd6Hf3Gs0Ty"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class Kernel:
-    """A kernel and a front end of it; `said` is every message of its iopub channel."""
-
-    def __init__(self, folder: Path, **environment):
-        alone = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
-        places = {"IPYTHONDIR": str(folder / "ipython"), "XDG_CONFIG_HOME": str(folder / "config")}
-        self.said = []
-        self._log = (folder / "kernel.log").open("wb")
-        self._manager = KernelManager(kernel_name="python3")
-        self._manager.start_kernel(
-            env={**alone, **places, **environment}, cwd=str(folder), stdout=self._log, stderr=self._log
-        )
-        self.client = self._manager.blocking_client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
-        self.run("%load_ext completions_magic")
-
-    def close(self):
-        """End the kernel and wait for it."""
-        self.client.stop_channels()
-        self._manager.shutdown_kernel()
-        self._log.close()
-
-    def start(self, cell, *, watched=False):
-        """Begin to run `cell`; a watched one comes from a front end that would ask a person for input."""
-        return self.client.execute(cell, allow_stdin=watched)
-
-    def hear(self, condition, seconds=20):
-        """Return the next message that `condition` holds for; fail after `seconds` of silence."""
-        while True:
-            message = self.client.get_iopub_msg(timeout=seconds)
-            self.said.append(message)
-            if condition(message):
-                return message
-
-    def finish(self, request):
-        """Return the reply to `request` and what was said about it."""
-        self.hear(lambda message: message["content"].get("execution_state") == "idle" and _about(message, request))
-        while not _about(reply := self.client.get_shell_msg(timeout=20), request):
-            pass
-        return reply["content"], [message for message in self.said if _about(message, request)]
-
-    def run(self, cell, *, watched=False):
-        """Run `cell`; return the reply and what was said about it."""
-        return self.finish(self.start(cell, watched=watched))
-
-    def value(self, expression):
-        """Return what `expression`, of a JSON value, is in the kernel."""
-        reply, said = self.run(f"import json; print(json.dumps({expression}))")
-        assert reply["status"] == "ok", reply
-        return json.loads("".join(message["content"]["text"] for message in _of(said, "stream")))
-
-    def interrupt(self):
-        """Press the interrupt button."""
-        self._manager.interrupt_kernel()
-
-    def press_stop(self, comm):
-        """Press the live area's Stop button."""
-        content = {"comm_id": comm, "data": {"method": "custom", "content": {"stop": True}}}
-        self.client.control_channel.send(self.client.session.msg("comm_msg", content))
-
-
-def _about(message, request):
-    return message["parent_header"].get("msg_id") == request
-
-
-def _of(said, kind):
-    return [message for message in said if message["msg_type"] == kind]
 
 
 def _kinds(said):
@@ -215,13 +143,13 @@ def test_the_live_area_gives_way_to_the_record(kernel, server, cell):
         "clear_output",
         "execute_result",
     ]
-    area, record = _of(said, "display_data")[0], _of(said, "execute_result")[0]
+    area, record = of(said, "display_data")[0], of(said, "execute_result")[0]
     assert set(area["content"]["data"]) == {WIDGET}
-    assert _of(said, "clear_output")[0]["content"] == {"wait": True}
+    assert of(said, "clear_output")[0]["content"] == {"wait": True}
     assert set(record["content"]["data"]) == {"text/plain", "text/html"}
     assert "Hello" in record["content"]["data"]["text/plain"]
-    opened = {message["content"]["comm_id"] for message in _of(said, "comm_open")}
-    closed = {message["content"]["comm_id"] for message in _of(said, "comm_close")}
+    opened = {message["content"]["comm_id"] for message in of(said, "comm_open")}
+    closed = {message["content"]["comm_id"] for message in of(said, "comm_close")}
     assert area["content"]["data"][WIDGET]["model_id"] in closed
     assert opened == closed
 
@@ -232,8 +160,8 @@ def test_text_in_a_live_area_is_inert(kernel, server, cell):
     body = f'data: {{"choices": [{{"index": 0, "text": {hostile}, "finish_reason": "stop"}}]}}\n\n'
     server.scripts = [stream([body.encode(), DONE])]
     _, said = kernel.run(cell(), watched=True)
-    shown = _of(said, "comm_msg") + _of(said, "execute_result")
-    assert any("owned" in _text(message) for message in _of(said, "comm_msg"))
+    shown = of(said, "comm_msg") + of(said, "execute_result")
+    assert any("owned" in _text(message) for message in of(said, "comm_msg"))
     for message in shown:
         _is_inert(message["content"].get("data"))
 
@@ -264,7 +192,7 @@ def test_an_error_from_a_server_is_inert(kernel, server, cell, script, watched):
     server.scripts = [script]
     reply, said = kernel.run(cell(), watched=watched)
     assert reply["status"] == "error"
-    error = _of(said, "error")[0]["content"]
+    error = of(said, "error")[0]["content"]
     assert "owned" in error["evalue"]
     _is_inert([error["ename"], error["evalue"], error["traceback"]])
 
@@ -277,11 +205,11 @@ def test_a_failure_leaves_what_had_arrived_and_one_line(kernel, server, cell, wa
     second = kernel.start("reached = True")
     reply, said = kernel.finish(first)
     assert (reply["status"], reply["ename"]) == ("error", "StreamError")
-    kept = [message for message in _of(said, "display_data") if WIDGET not in message["content"]["data"]]
+    kept = [message for message in of(said, "display_data") if WIDGET not in message["content"]["data"]]
     assert len(kept) == 1
     assert kept[0]["content"]["data"]["text/plain"].startswith("Hel\n")
     assert "incomplete" in kept[0]["content"]["data"]["text/plain"]
-    error = _of(said, "error")[0]["content"]
+    error = of(said, "error")[0]["content"]
     assert error["traceback"] == [f"StreamError: {error['evalue']}"]
     assert len(error["evalue"].splitlines()) == 1
     assert kernel.finish(second)[0]["status"] == "aborted"
@@ -295,7 +223,7 @@ def _is_interrupted(kernel, server, request):
     reply, said = kernel.finish(request)
     assert time.monotonic() - start < 2
     assert reply["status"] == "error"
-    error = _of(said, "error")[0]["content"]
+    error = of(said, "error")[0]["content"]
     assert len(error["traceback"]) == 1
     assert len(error["traceback"][0].splitlines()) == 1
     assert "nterrupt" in error["traceback"][0]
@@ -371,14 +299,14 @@ def test_stop_ends_the_answer_and_not_the_notebook(kernel, server, cell):
     request = kernel.start(cell("-o it"), watched=True)
     queued = kernel.start("reached = 'reached'")
     kernel.hear(lambda message: message["msg_type"] == "comm_msg" and "Hel" in _text(message))
-    area = next(message for message in kernel.said if _about(message, request) and WIDGET in _text(message))
+    area = next(message for message in kernel.said if about(message, request) and WIDGET in _text(message))
     start = time.monotonic()
     kernel.press_stop(area["content"]["data"][WIDGET]["model_id"])
     reply, said = kernel.finish(request)
     assert time.monotonic() - start < 2
     assert server.gone.wait(2)
     assert reply["status"] == "ok"
-    result = _of(said, "execute_result")[0]["content"]["data"]["text/plain"]
+    result = of(said, "execute_result")[0]["content"]["data"]["text/plain"]
     assert result.startswith("Hel\n")
     assert "incomplete" in result
     assert kernel.finish(queued)[0]["status"] == "ok"
@@ -397,17 +325,17 @@ def test_a_sweep_grows_on_one_board_and_stop_keeps_what_is_done(kernel, server, 
     request = kernel.start(cell("-o swept --sweep seed=1,2,3,4 --concurrency 1"), watched=True)
     queued = kernel.start("reached = 'reached'")
     kernel.hear(lambda message: message["msg_type"] == "comm_msg" and "pane_2" in _text(message))
-    said = [message for message in kernel.said if _about(message, request)]
-    opened = next(m for m in _of(said, "comm_open") if "labels" in m["content"]["data"]["state"])
+    said = [message for message in kernel.said if about(message, request)]
+    opened = next(m for m in of(said, "comm_open") if "labels" in m["content"]["data"]["state"])
     assert opened["content"]["data"]["state"]["labels"] == ["seed 1", "seed 2", "seed 3", "seed 4"]
-    states = [_text(message) for message in _of(said, "comm_msg")]
+    states = [_text(message) for message in of(said, "comm_msg")]
     assert any('"Hello"' in state for state in states)
     assert any("404 Not Found" in state for state in states)
     kernel.press_stop(opened["content"]["comm_id"])
     reply, said = kernel.finish(request)
     assert reply["status"] == "ok"
     assert server.gone.wait(2)
-    shown = _of(said, "execute_result")[0]["content"]["data"]
+    shown = of(said, "execute_result")[0]["content"]["data"]
     assert "4 points · 2 completions · 1 failed" in shown["text/plain"]
     assert kernel.finish(queued)[0]["status"] == "ok"
     reasons = "[point.completion and point.completion.choices[0].finish_reason for point in swept]"
@@ -439,7 +367,7 @@ def test_a_background_answer_grows_in_its_place(kernel, server, cell):
     server.scripts = [script]
     reply, said = kernel.run(cell("--bg -o late"), watched=True)
     assert reply["status"] == "ok"
-    place = _of(said, "display_data")[0]["content"]["transient"]["display_id"]
+    place = of(said, "display_data")[0]["content"]["transient"]["display_id"]
     assert kernel.value("'late' in globals()") is False
     go.set()
     update = kernel.hear(lambda message: message["msg_type"] == "update_display_data" and "Hello" in _text(message))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DONE, answer, event, stream
-from test_kernel import Kernel
+from kernel import Kernel
 from test_terminal import Terminal
 
 from completions_magic import Client, Profile

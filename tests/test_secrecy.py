@@ -9,9 +9,9 @@ from urllib.parse import quote
 import nbformat
 import pytest
 from conftest import DONE, ScriptedServer, answer, event, stream
+from kernel import Kernel
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
-from test_kernel import Kernel
 
 KEY = 'sk-7Qw9"Zr2/Lk5+Xv8Bn1&Mc4Jd6Hf3Gs0Ty='
 LOGPROBS = {"tokens": ["Hi"], "token_logprobs": [-0.1], "top_logprobs": [{"Hi": -0.1, "Ho": -2}], "text_offset": [0]}
