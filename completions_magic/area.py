@@ -23,18 +23,27 @@ class Area(Values):
         super().__init__(labels=labels, **values)
         self._on_stop = on_stop
         self.on_msg(self._hear)
+        _open.add(self.model_id)
         _hear_while_busy()
         self.put(comm=self.model_id)
 
     def close(self) -> None:
-        """Close the area, its layout too, and take back what let it hear."""
-        _hear_no_more()
+        """Close the area, its layout too; the last one takes back what let it hear."""
+        if self.comm is None:
+            return  # it is closed: ipywidgets closes what is collected, which may be while another area is open
+        _open.discard(self.model_id)
+        if not _open:
+            _hear_no_more()
         self.layout.close()
         super().close()
 
     def _hear(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if isinstance(content, dict) and content.get("stop") is True:
             self._on_stop()
+
+
+_open: set[str] = set()
+"""The areas that are to hear."""
 
 
 def _hear_while_busy() -> None:

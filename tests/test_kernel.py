@@ -405,6 +405,17 @@ def test_the_front_end_can_complete_and_explain_the_line(kernel):
     assert "--max-tokens" in content["data"]["text/plain"]
 
 
+def test_an_area_that_is_collected_late_takes_no_button_from_another(kernel):
+    """What was closed before is closed again when Python collects it: the area that is open still hears Stop."""
+    handlers = "'comm_msg' in get_ipython().kernel.control_handlers"
+    kernel.run("from completions_magic.area import Area\nold = Area([], print)\nold.close()")
+    assert kernel.value(handlers) is False
+    kernel.run("new = Area([], print)\ndel old\nimport gc; gc.collect()")
+    assert kernel.value(handlers) is True
+    kernel.run("new.close()")
+    assert kernel.value(handlers) is False
+
+
 def test_unloading_leaves_no_handler_in_the_kernel(server, cell, tmp_path):
     """After %unload_ext the kernel handles the messages that it handled before."""
     kernel = Kernel(tmp_path)
