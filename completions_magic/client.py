@@ -283,6 +283,8 @@ class Client:
             failure = self.endpoint.cleaned(error)
         except KeyboardInterrupt:
             failure = Interrupted()
+        if isinstance(failure, Interrupted):
+            self.endpoint.forget()
         raise failure
 
     def list_models(self, watch: Watch, limit: int = MODELS_LIMIT) -> list[Model]:
@@ -426,6 +428,7 @@ class _Call:
 
     def run(self) -> Generator[Completion, None, None]:
         failure: BaseException | None = None
+        interrupted = False
         try:
             # One generator stands between a chunk and who reads it: each more would cost it again.
             with contextlib.closing(self._attempts()) as batches:
@@ -441,8 +444,11 @@ class _Call:
             if self._growing:
                 error.partial = self.sum("error")
         except KeyboardInterrupt:
+            interrupted = True
             if not self.stopped.is_set():
                 failure = Interrupted(self.sum("interrupted") if self._growing else None)
+        if interrupted:
+            self._client.endpoint.forget()
         if failure is not None:
             # Outside the handler, so that no frame of the transport, which knows the headers, hangs on to it.
             raise failure

@@ -88,6 +88,7 @@ class Endpoint:
         self._cassette = cassette
         self.pace = pace
         self._connection: httpx.BaseTransport | None = None
+        self._watches: WeakSet[Watch] = WeakSet()  # of answers that are being read: each ends with its request
         self._lock = threading.Lock()
         self._urls: dict[str, httpx.URL] = {}
         self._timeouts = httpx.Timeout(max(timeout, first_token_timeout), connect=connect_timeout).as_dict()
@@ -97,6 +98,13 @@ class Endpoint:
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
+            connection.close()
+
+    def forget(self) -> None:
+        """Let go of the connections after an interrupt, which may have left one taken; other answers go on."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None and not self._watches:
             connection.close()
 
     def describe_post(self) -> str:
@@ -168,6 +176,7 @@ class Endpoint:
         if body is None:
             timeouts = request.extensions["timeout"]
             request.extensions["timeout"] = {name: min(seconds, watch.limit) for name, seconds in timeouts.items()}
+        self._watches.add(watch)
         with translated(self, watch), watch:
             response = self._connected().handle_request(request)
         # Before anything is made of its target, which may be no address.

@@ -14,6 +14,7 @@ from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
 
+import httpcore
 import pytest
 from conftest import (
     DONE,
@@ -1050,6 +1051,23 @@ def assert_clean(error):
     shown = verbose(error)
     assert "Interrupted" in shown
     assert not [start for start in range(len(KEY) - 9) if KEY[start : start + 10] in shown]
+
+
+def test_an_interrupt_between_head_and_body_leaves_no_connection(server):
+    """Where it falls as the pool hands the answer over, which nobody holds yet, the answer ends at the server too."""
+    server.scripts = [says(stream_head() + piece(event("Hel")), server.wait_until_gone), HELLO]
+
+    def interrupt(frame, what, _):
+        if what == "return" and frame.f_code is httpcore.ConnectionPool.handle_request.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    with server.client() as client:
+        sys.setprofile(interrupt)
+        with pytest.raises(Interrupted):
+            client.complete("a", stream=True)
+        assert server.gone.wait(5)
+        assert client.complete("b").text == "Hello"
 
 
 def test_an_interrupt_ends_the_wait_for_an_answer(server):
