@@ -26,7 +26,10 @@ PROMPTS = "a list of prompts"
 STOP = "stop as text"
 STOPS = "stop as a list"
 ECHO_LOGPROBS = "echo with logprobs"
+IN_STREAMS = " in streams"
 STREAM_USAGE = "usage in streams"
+STREAM_ECHO = "echo in streams"
+STREAM_LOGPROBS = "logprobs in streams"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -58,7 +61,9 @@ class Card(msgspec.Struct, kw_only=True):
     def ignores(self, request: CompletionRequest) -> list[str]:
         """Return what `request` uses and the endpoint was found to ignore, by the names on the card."""
         asked = {**request.parameters.to_dict(), "prompts": request.prompts}
-        return [line.name for line in self.findings if line.verdict == "ignored" and _uses(line.name, asked)]
+        names = [line.name for line in self.findings if line.verdict == "ignored" and _uses(line.name, asked)]
+        # What is ignored anyway need not be said of streams again.
+        return [name for name in names if not name.endswith(IN_STREAMS) or name.removesuffix(IN_STREAMS) not in names]
 
     def keep(self) -> None:
         """Write the card into the user's configuration folder, in place of an older one; it is theirs alone."""
@@ -129,6 +134,8 @@ def _uses(name: str, asked: Mapping[str, Any]) -> bool:
         STOPS: lambda: isinstance(asked.get("stop"), list),
         "echo": lambda: asked.get("echo") is True,
         ECHO_LOGPROBS: lambda: asked.get("echo") is True and "logprobs" in asked,
+        STREAM_ECHO: lambda: asked.get("stream") is True and asked.get("echo") is True,
+        STREAM_LOGPROBS: lambda: asked.get("stream") is True and "logprobs" in asked,
         STREAM_USAGE: lambda: bool(asked.get("stream_options", {}).get("include_usage")),
         "stream": lambda: False,  # it is asked for by itself, and an answer in one piece is a right one
     }

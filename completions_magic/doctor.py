@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from .answer import AnswerReader
-from .card import ECHO_LOGPROBS, PROMPTS, STOP, STOPS, STREAM_USAGE, Card, Finding, Verdict
+from .card import (
+    ECHO_LOGPROBS,
+    PROMPTS,
+    STOP,
+    STOPS,
+    STREAM_ECHO,
+    STREAM_LOGPROBS,
+    STREAM_USAGE,
+    Card,
+    Finding,
+    Verdict,
+)
 from .client import Client
 from .errors import (
     AnswerError,
@@ -29,7 +40,7 @@ from .errors import (
     TooLargeError,
 )
 from .record import count
-from .schema import Completion, CompletionRequest
+from .schema import Completion, CompletionRequest, Usage
 from .transport import Watch
 
 log = logging.getLogger("completions_magic")
@@ -40,6 +51,7 @@ SUFFIX = " the end."
 TOKENS = 8
 DEFAULT_TOKENS = 16
 """What the API generates where max_tokens is not understood."""
+NO_STREAM = "there is no stream"
 SECONDS = 20.0
 ALL_SECONDS = 120.0
 ANSWER_BYTES = 2**20
@@ -250,7 +262,7 @@ def _stream(patient: Patient) -> Iterator[Finding]:
     patient.repeats = patient.plain is not None and reply.text == patient.plain.text
     if not reply.streamed:
         yield Finding("stream", "ignored", "one JSON object instead of a stream")
-        yield from (Finding(line, "unclear", "there is no stream") for line in ("[DONE]", STREAM_USAGE))
+        yield from (Finding(line, "unclear", NO_STREAM) for line in ("[DONE]", STREAM_USAGE))
         return
     pieces = f"the text in {count(reply.chunks, 'chunk')}"
     yield Finding("stream", "honoured", pieces)
@@ -258,8 +270,23 @@ def _stream(patient: Patient) -> Iterator[Finding]:
     if refused is not None:
         yield Finding(STREAM_USAGE, "refused", refused.message.removeprefix(f"{patient.client.name} "))
     else:
-        usage = reply.completion.usage
-        yield _found(STREAM_USAGE, usage, "it comes when stream_options ask for it", "none came")
+        yield _stream_usage(reply, patient.plain)
+
+
+def _stream_usage(reply: Reply, plain: Reply | None) -> Finding:
+    usage = reply.completion.usage
+    whole = plain.completion.usage if plain is not None and plain.text == reply.text else None
+    if usage is None or (reply.text and not usage.completion_tokens):
+        return Finding(STREAM_USAGE, "ignored", "none came" if usage is None else "it counts no tokens")
+    if whole is not None and _counts(usage) != _counts(whole):
+        return Finding(
+            STREAM_USAGE, "unclear", f"it counts {_counts(usage)}, and {_counts(whole)} for the same text unstreamed"
+        )
+    return Finding(STREAM_USAGE, "honoured", "it comes when stream_options ask for it")
+
+
+def _counts(usage: Usage) -> str:
+    return f"{usage.prompt_tokens:,} + {count(usage.completion_tokens, 'token')}"
 
 
 def _count_choices(patient: Patient) -> Iterator[Finding]:
@@ -298,26 +325,42 @@ def _suffix(patient: Patient) -> Iterator[Finding]:
     read = [one.completion.usage.prompt_tokens if one and one.completion.usage else 0 for one in (plain, reply)]
     same = plain is not None and reply.text == plain.text and read[0] == read[1]
     if same or patient.repeats:
-        yield _found("suffix", not same, "the answer follows from it", "the same answer with and without it")
+        yield _found("suffix", not same, "the answer changes with it", "the same answer with and without it")
     else:
         yield Finding("suffix", "unclear", "texts differ at temperature 0 with and without it")
 
 
 def _echo(patient: Patient) -> Iterator[Finding]:
-    echoed = patient.ask(echo=True).text.lstrip().startswith(PROMPT)
-    yield _found("echo", echoed, "the prompt comes first", "the prompt does not come back")
+    yield _echoed("echo", patient.ask(echo=True))
+
+
+def _stream_echo(patient: Patient) -> Iterator[Finding]:
+    reply = patient.ask(echo=True, stream=True)
+    yield _echoed(STREAM_ECHO, reply) if reply.streamed else Finding(STREAM_ECHO, "unclear", NO_STREAM)
+
+
+def _echoed(name: str, reply: Reply) -> Finding:
+    is_echoed = reply.text.lstrip().startswith(PROMPT)
+    return _found(name, is_echoed, "the prompt comes first", "the prompt does not come back")
 
 
 def _logprobs(patient: Patient) -> Iterator[Finding]:
-    choices = patient.ask(logprobs=2).completion.choices
+    yield _scored("logprobs", patient.ask(logprobs=2))
+
+
+def _stream_logprobs(patient: Patient) -> Iterator[Finding]:
+    reply = patient.ask(logprobs=2, stream=True)
+    yield _scored(STREAM_LOGPROBS, reply) if reply.streamed else Finding(STREAM_LOGPROBS, "unclear", NO_STREAM)
+
+
+def _scored(name: str, reply: Reply) -> Finding:
+    choices = reply.completion.choices
     scores = choices[0].logprobs if choices else None
     if scores is not None and "content" in scores.extra:
-        yield Finding("logprobs", "honoured", "in the shape of chat completions")
-        return
+        return Finding(name, "honoured", "in the shape of chat completions")
     most = max((len(top or {}) for top in scores.top_logprobs), default=0) if scores else 0
     tokens = len(scores.token_logprobs) if scores else 0
-    shape = f"{count(tokens, 'token')}, {count(most, 'alternative')} each of 2 asked for"
-    yield _found("logprobs", tokens, shape, "none came")
+    return _found(name, tokens, f"{count(tokens, 'token')}, each with {most} of 2 alternatives", "none came")
 
 
 def _echo_logprobs(patient: Patient) -> Iterator[Finding]:
@@ -342,7 +385,12 @@ def _errors(patient: Patient) -> Iterator[Finding]:
         yield Finding("errors", "ignored", f"max_tokens 'many' was answered with {status}")
         return
     shape = _shape(body)
-    yield _found("errors", shape == "the API's error object", f"{status}, {shape}", f"{status}, {shape}")
+    said = f"{status}, {shape}"
+    if status >= 500:
+        # Who gets that asks again, with the same mistake.
+        yield Finding("errors", "ignored", f"{said}, though the mistake is the request's")
+    else:
+        yield _found("errors", shape == "the API's error object", said, said)
 
 
 def _shape(body: bytes) -> str:
@@ -369,7 +417,9 @@ PROBES = (
     Probe((STOPS,), _stop(STOPS, lambda letter: ["\u241e", letter])),
     Probe(("suffix",), _suffix),
     Probe(("echo",), _echo),
+    Probe((STREAM_ECHO,), _stream_echo),
     Probe(("logprobs",), _logprobs),
+    Probe((STREAM_LOGPROBS,), _stream_logprobs),
     Probe((ECHO_LOGPROBS,), _echo_logprobs, tokens=1),
     Probe(("seed",), _seed, requests=2, tokens=2 * TOKENS),
     Probe(("errors",), _errors, tokens=DEFAULT_TOKENS),

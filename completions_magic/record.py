@@ -107,8 +107,9 @@ def in_words(finish_reason: str | None) -> str:
 def footer(completion: Completion) -> str:
     """Return one line: the model, the tokens, how it ended, and what the server left out."""
     parts = [one_line(completion.model, 60) or "model not named"]
-    if completion.usage is not None:
-        parts.append(count(completion.usage.completion_tokens, "token"))
+    tokens = None if completion.usage is None else completion.usage.completion_tokens
+    if tokens or (tokens == 0 and not any(completion.texts)):  # some servers write zeros into every chunk
+        parts.append(count(tokens, "token"))
     if len(completion.choices) < 2:
         parts.append(reason(completion.choices[0]) if completion.choices else "nothing arrived")
         parts += _scores(completion)

@@ -1,5 +1,6 @@
 """The doctor asks an endpoint, writes what it found on a card, and later lines are told what is ignored."""
 
+import json
 import re
 import signal
 import stat
@@ -88,14 +89,17 @@ IGNORED = {
     "stop as text": without("stop", when=lambda body: isinstance(body.get("stop"), str)),
     "stop as a list": without("stop", when=lambda body: isinstance(body.get("stop"), list)),
     "suffix": without("suffix"),
-    "echo": without("echo"),
-    "logprobs": without("logprobs"),
+    "echo": without("echo", when=lambda body: "stream" not in body),
+    "echo in streams": without("echo", when=lambda body: "stream" in body),
+    "logprobs": without("logprobs", when=lambda body: "stream" not in body),
+    "logprobs in streams": without("logprobs", when=lambda body: "stream" in body),
     "echo with logprobs": without("logprobs", when=lambda body: "echo" in body),
     "seed": without("seed"),
     "errors": without("max_tokens", when=lambda body: body.get("max_tokens") == "many"),
 }
+STREAMED = ("[DONE]", "usage in streams", "echo in streams", "logprobs in streams")
 ALSO = {
-    "stream": {"[DONE]": "unclear", "usage in streams": "unclear"},
+    "stream": dict.fromkeys(STREAMED, "unclear"),
     "echo": {"echo with logprobs": "ignored"},
     "logprobs": {"echo with logprobs": "ignored"},
 }
@@ -115,8 +119,10 @@ USING = {
     "stop as text": holding("stop", str),
     "stop as a list": holding("stop", list),
     "suffix": holding("suffix"),
-    "echo": lambda body: "echo" in body and "logprobs" not in body,
-    "logprobs": lambda body: "echo" not in body and "logprobs" in body,
+    "echo": lambda body: "echo" in body and not body.keys() & {"logprobs", "stream"},
+    "echo in streams": lambda body: {"echo", "stream"} <= body.keys(),
+    "logprobs": lambda body: "logprobs" in body and not body.keys() & {"echo", "stream"},
+    "logprobs in streams": lambda body: {"logprobs", "stream"} <= body.keys(),
     "echo with logprobs": lambda body: "echo" in body and "logprobs" in body,
     "seed": holding("seed"),
 }
@@ -190,7 +196,45 @@ def test_the_shape_of_logprobs_is_named(server):
     Relay(server, lambda body: answer({"choices": [choice]}) if holding("logprobs")(body) else None)
     assert "chat completions" in examined(server)["logprobs"].detail
     Relay(server)
-    assert examined(server)["logprobs"].detail == "8 tokens, 2 alternatives each of 2 asked for"
+    assert examined(server)["logprobs"].detail == "8 tokens, each with 2 of 2 alternatives"
+
+
+@pytest.mark.parametrize(
+    ("usage", "verdict", "detail"),
+    [
+        ({"prompt_tokens": 4, "completion_tokens": 8}, "honoured", "it comes when stream_options ask for it"),
+        (
+            {"prompt_tokens": 4, "completion_tokens": 3},
+            "unclear",
+            "it counts 4 + 3 tokens, and 4 + 8 tokens for the same text unstreamed",
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 8},
+            "unclear",
+            "it counts 9 + 8 tokens, and 4 + 8 tokens for the same text unstreamed",
+        ),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, "ignored", "it counts no tokens"),
+    ],
+)
+def test_usage_that_counts_otherwise_in_a_stream_is_found(server, usage, verdict, detail):
+    """A proxy that counts for itself is found out by what it counts where the same text is not streamed."""
+
+    def rewrite(content):
+        return re.sub(rb'"usage":\{[^}]*\}', b'"usage":' + json.dumps(usage).encode(), content)
+
+    Relay(server, rewrite=lambda content: rewrite(content) if content.startswith(b"data:") else content)
+    found = examined(server)["usage in streams"]
+    assert (found.verdict, found.detail) == (verdict, detail)
+
+
+def test_a_mistake_of_the_request_that_is_a_fault_of_the_server_is_found(server):
+    """Who answers a wrong request with 500 is asked again and again, in whatever shape it says so."""
+    error = {"error": {"message": "no", "type": "internal_server_error", "param": None, "code": None}}
+    fallen = answer(error, status="500 Internal Server Error")
+    Relay(server, lambda body: fallen if body.get("max_tokens") == "many" else None)
+    found = examined(server)["errors"]
+    assert found.verdict == "ignored"
+    assert found.detail == "500, the API's error object, though the mistake is the request's"
 
 
 @pytest.mark.parametrize("line", USING)
@@ -198,7 +242,7 @@ def test_what_is_refused_is_found_with_the_servers_words(server, line):
     """A 400 is one line of the card, with what the server said, and all other lines are found as ever."""
     Relay(server, refusing(USING[line], said=f"no {line}, please"))
     card = examined(server)
-    also = {"[DONE]": "refused", "usage in streams": "refused", "suffix": "unclear"} if line == "stream" else {}
+    also = {**dict.fromkeys(STREAMED, "refused"), "suffix": "unclear"} if line == "stream" else {}
     assert verdicts(card) == {line: "refused", **also}
     assert f"no {line}, please" in card[line].detail
 
@@ -208,7 +252,7 @@ def test_a_request_that_fails_is_a_line_and_not_the_end(server, line):
     """A server that falls over at one request has that line failed, and all others are found."""
     Relay(server, lambda body: b"" if USING[line](body) else None)
     card = examined(server)
-    also = {"[DONE]": "failed", "usage in streams": "failed", "suffix": "unclear"} if line == "stream" else {}
+    also = {**dict.fromkeys(STREAMED, "failed"), "suffix": "unclear"} if line == "stream" else {}
     assert verdicts(card) == {line: "failed", **also}
 
 
@@ -375,6 +419,8 @@ def request(**parameters):
         ("suffix", {"suffix": "x"}, {"user": "x"}),
         ("echo", {"echo": True}, {"echo": False}),
         ("logprobs", {"logprobs": 0}, {}),
+        ("echo in streams", {"echo": True, "stream": True}, {"echo": True}),
+        ("logprobs in streams", {"logprobs": 0, "stream": True}, {"logprobs": 0}),
         ("echo with logprobs", {"echo": True, "logprobs": 1}, {"logprobs": 1}),
         ("seed", {"seed": 0}, {}),
         ("max_tokens", {"max_tokens": 1}, {}),
@@ -390,6 +436,14 @@ def test_a_card_knows_what_a_request_uses(line, uses, does_not):
     assert card.ignores(request(**does_not)) == []
     card.findings = [Finding(line, verdict) for verdict in ("honoured", "refused", "failed", "unclear")]
     assert card.ignores(request(**uses)) == []
+
+
+def test_what_is_ignored_anyway_is_not_said_of_streams_again():
+    """One notice for one thing, whether or not the answer is streamed."""
+    findings = [Finding(line, "ignored") for line in ("echo", "echo in streams", "logprobs in streams")]
+    card = Card(endpoint="lab", base_url="http://127.0.0.1:1/v1", date="2026-01-01", findings=findings)
+    assert card.ignores(request(echo=True, logprobs=1, stream=True)) == ["echo", "logprobs in streams"]
+    assert card.ignores(request(echo=True, logprobs=1)) == ["echo"]
 
 
 # -- the magics --------------------------------------------------------------------------------------------------------
@@ -418,9 +472,9 @@ def test_the_magic_says_the_price_before_it_asks(cells, capsys, tmp_path):
         f'[profiles.lab]\nbase_url = "{cells.server.base_url}"\nmodel = "pocket"\n'
     )
     result = cells.run("%completions doctor lab")
-    assert re.search(r"lab: at most 15 requests, \d+ generated tokens$", said[0].rstrip())
+    assert re.search(r"lab: at most 17 requests, \d+ generated tokens$", said[0].rstrip())
     assert result.result["n"] == Finding("n", "honoured", "2 choices")
-    assert "honours 16 of 16" in result.result.plain()
+    assert "honours 18 of 18" in result.result.plain()
 
 
 def test_a_line_that_uses_what_is_ignored_is_told_once(lab, capsys):
@@ -504,7 +558,7 @@ def test_the_command_examines_an_address(server):
     Relay(server, IGNORED["n"])
     done = run(server.base_url, "--model", "pocket")
     assert done.returncode == 0
-    assert done.stdout.splitlines()[0].startswith(f"asking {server.base_url}: at most 15 requests")
+    assert done.stdout.splitlines()[0].startswith(f"asking {server.base_url}: at most 17 requests")
     assert re.search(r"^✗ n +ignored +asked for 2 choices, got 1$", done.stdout, re.MULTILINE)
     assert Card.kept(server.base_url)["n"].verdict == "ignored"
 

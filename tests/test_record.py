@@ -275,12 +275,20 @@ def test_nothing_is_shown_as_nothing():
     assert "nothing arrived" in html(Completion())
 
 
-@pytest.mark.parametrize(("count", "words"), [(0, "0 tokens"), (1, "1 token"), (1234567, "1,234,567 tokens")])
-def test_the_footer_counts_the_tokens(count, words):
+@pytest.mark.parametrize(
+    ("text", "count", "words"),
+    [("", 0, "0 tokens"), ("Hello", 1, "1 token"), ("Hello", 1234567, "1,234,567 tokens")],
+)
+def test_the_footer_counts_the_tokens(text, count, words):
     """Model, tokens and end are one line below the text."""
-    line = footer(ended("Hello", usage=Usage(2, count, 2 + count)))
+    line = footer(ended(text, usage=Usage(2, count, 2 + count)))
     assert words in line.split(" · ")
     assert line.startswith("m · ")
+
+
+def test_the_footer_does_not_say_that_a_text_has_no_tokens():
+    """Some servers write a usage of zeros into every chunk of a stream: that is no count."""
+    assert "token" not in footer(ended("Hello", usage=Usage(0, 0, 0)))
 
 
 def test_the_footer_says_what_a_server_left_out():
