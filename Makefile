@@ -5,7 +5,7 @@ BIN := .venv/bin
 # No endpoint or key of the person who runs this leaks in: everything below runs on the embedded endpoint.
 ALONE := env -u OPENAI_BASE_URL -u OPENAI_API_KEY
 
-.PHONY: install demo lab test check faults fuzz bench notebooks pictures programs clean
+.PHONY: install demo lab test check faults fuzz soak cards bench notebooks pictures programs clean
 
 install: .venv/dev
 
@@ -57,6 +57,22 @@ faults: .venv/dev
 fuzz: .venv/dev
 	$(ALONE) $(BIN)/python -m pytest --quiet --hypothesis-profile fuzz -m hypothesis
 
+# Twenty thousand requests through one kernel: does anything grow? Four minutes.
+soak: .venv/dev
+	$(ALONE) PYTHONPATH=tests $(BIN)/python -m soak
+
+# What real servers honour. Their environment is made once, which takes minutes: one of them is compiled.
+cards: .venv/dev .venv-foreign/ready
+	$(ALONE) PYTHONPATH=tests $(BIN)/python -m cards
+
+.venv-foreign/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-foreign || \
+	  { $(PYTHON) -m venv --without-pip .venv-foreign && \
+	    $(PYTHON) -m pip --python .venv-foreign/bin/python install --quiet pip; }
+	.venv-foreign/bin/python -m pip install --quiet "pip==26.3"
+	.venv-foreign/bin/python -m pip install --quiet --group cards
+	@touch $@
+
 # What loading costs is measured where nothing else is installed: the HTTP library loads more where it finds more.
 .venv-plain/run: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m venv --without-pip .venv-plain
@@ -74,4 +90,4 @@ pictures: .venv/dev
 	$(ALONE) $(BIN)/python tests/pictures.py
 
 clean:
-	rm -rf .venv .venv-plain
+	rm -rf .venv .venv-plain .venv-foreign

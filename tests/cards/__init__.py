@@ -1,0 +1,1 @@
+"""The capability cards of real servers."""
