@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Hashable
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import traitlets
 from IPython.core.getipython import get_ipython
@@ -43,6 +43,7 @@ class Slot(Values):
         if before is not None:
             before.close()
         _slots[self._name] = self
+        _close_earlier(self)
         self._shown: dict[str, str] | None = None
         super().__init__(slot=self._name, edition=0, **values)
         self.on_msg(self._answer)
@@ -127,6 +128,21 @@ def _running() -> tuple[str, str]:
     return parent.get("metadata", {}).get("cellId") or "", parent.get("header", {}).get("msg_id", "")
 
 
+def _close_earlier(made: Slot) -> None:
+    """Close what an earlier run of the cell that is running has made: its output is gone, whatever it was about."""
+    cell, run = _running()
+    if not cell:
+        return
+    earlier = _made.get(cell)
+    if earlier is None or earlier[0] != run:
+        _made[cell] = run, WeakSet()
+        for slot in earlier[1] if earlier else ():
+            slot.close()
+    _made[cell][1].add(made)
+
+
+_made: dict[str, tuple[str, WeakSet[Slot]]] = {}
+"""The last run of every cell, and the slots that it has made."""
 _ordinals = Ordinals()
 _slots: WeakValueDictionary[str, Slot] = WeakValueDictionary()
 

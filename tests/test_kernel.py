@@ -405,6 +405,22 @@ def test_the_front_end_can_complete_and_explain_the_line(kernel):
     assert "--max-tokens" in content["data"]["text/plain"]
 
 
+def test_a_cell_that_runs_again_leaves_no_view_behind(kernel, server):
+    """A token view of another answer takes the place of the one that the same cell made before, in the kernel too."""
+    chunk = event("Hi", reason="stop").replace(
+        b'"logprobs": null', b'"logprobs": {"tokens": ["Hi"], "token_logprobs": [-1]}'
+    )
+    server.scripts = [stream([chunk, DONE])]
+    kernel.run("import comm")
+    counts = []
+    for prompt in ("One", "Two", "Three"):
+        kernel.run(f"it = %complete -m m --base-url {server.base_url} --logprobs 1 {prompt}")
+        kernel.run("it.tokens()", watched=True, cell_id="tokens")
+        kernel.run("it.tokens(), it.tokens()", watched=True, cell_id="two")
+        counts.append(kernel.value("len(comm.get_comm_manager().comms)"))
+    assert counts == [3, 3, 3]
+
+
 def test_an_area_that_is_collected_late_takes_no_button_from_another(kernel):
     """What was closed before is closed again when Python collects it: the area that is open still hears Stop."""
     handlers = "'comm_msg' in get_ipython().kernel.control_handlers"
