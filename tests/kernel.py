@@ -48,10 +48,14 @@ class Kernel:
 
     def finish(self, request):
         """Return the reply to `request` and what was said about it."""
-        self.hear(lambda message: message["content"].get("execution_state") == "idle" and about(message, request))
+        self.hear(lambda message: ends(message, request))
+        return self.reply(request), [message for message in self.said if about(message, request)]
+
+    def reply(self, request):
+        """Return the reply to `request`, which has ended."""
         while not about(reply := self.client.get_shell_msg(timeout=20), request):
             pass
-        return reply["content"], [message for message in self.said if about(message, request)]
+        return reply["content"]
 
     def run(self, cell, **how):
         """Run `cell`; return the reply and what was said about it."""
@@ -81,6 +85,11 @@ class Kernel:
 def about(message, request):
     """Say whether a message is about the cell that `request` runs."""
     return message["parent_header"].get("msg_id") == request
+
+
+def ends(message, request):
+    """Say whether a message is the last about a cell."""
+    return about(message, request) and message["content"].get("execution_state") == "idle"
 
 
 def of(said, kind):

@@ -1,0 +1,1 @@
+"""Many requests through one kernel, some of them faults, and what is left of them in it."""
