@@ -10,7 +10,8 @@ from .soak import HEAD, SAMPLES, grows, growth, judged, soak
 ABOUT = """{requests:,} requests through one kernel, one in twenty a fault of `make faults`; {samples} looks at the kernel.
 Failed: cells that ended with an error. Again: interrupts that had to be pressed again. Memory: the resident set.
 Before each look IPython lets go what it keeps of every cell for ever: In, Out, the outputs of its history;
-and memory that is free goes back to the system.
+and memory that is free goes back to the system, of which the kernel has it directly, without Python's allocator.
+IPython alone, in cells that ask nothing, keeps 0.6 MB more after every thousand.
 """
 
 
