@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -180,11 +182,12 @@ class Run:
         random = Random(f"{self._seed}/{at}/{number}")
         reading = model.read(tokens)
         text = Text(model.vocabulary, settings, index, len(prompt) if settings.echo else 0)
-        steps = infill(model, reading, settings, random) if settings.suffix else draw(model, reading, settings, random)
+        how = (model, reading, settings, random)
+        steps = infill(*how, self._glance) if settings.suffix else draw(*how)
         drawn = 0
         for step in steps:
-            if drawn % GLANCE == 0 and self._gone():
-                raise Refusal(408, "the client has gone")
+            if drawn % GLANCE == 0:
+                self._glance()
             drawn += 1
             self.usage.completion_tokens += 1
             piece = text.push(step)
@@ -193,6 +196,10 @@ class Run:
             if text.stopped:
                 return
         yield text.finish("length" if drawn == settings.max_tokens else "stop")
+
+    def _glance(self) -> None:
+        if self._gone():
+            raise Refusal(408, "the client has gone")
 
     def _echo(self, tokens: list[int], prompt: str, index: int) -> Choice:
         vocabulary, count = self._model.vocabulary, self._settings.logprobs
@@ -240,12 +247,13 @@ def _mean_logprob(choice: Choice) -> float:
 
 
 def _events(run: Run, head: Mapping[str, Any], *, with_usage: bool) -> Iterator[bytes]:
-    for choice in run.choices():
-        chunk = Completion(choices=[choice], **head).to_dict()
-        yield _event({**chunk, "usage": None} if with_usage else chunk)
-    if with_usage:
-        yield _event(Completion(choices=[], usage=run.usage, **head).to_dict())
-    yield b"data: [DONE]\n\n"
+    with contextlib.suppress(Refusal):  # the client has gone: nobody reads how the stream ends
+        for choice in run.choices():
+            chunk = Completion(choices=[choice], **head).to_dict()
+            yield _event({**chunk, "usage": None} if with_usage else chunk)
+        if with_usage:
+            yield _event(Completion(choices=[], usage=run.usage, **head).to_dict())
+        yield b"data: [DONE]\n\n"
 
 
 def _event(chunk: dict[str, Any]) -> bytes:
@@ -267,9 +275,9 @@ def _read_json(environ: Mapping[str, Any]) -> dict[str, Any]:
     if int(length) > BODY_LIMIT:
         raise Refusal(413, f"the body is larger than {BODY_LIMIT:,} bytes")
     try:
-        body = json.loads(environ["wsgi.input"].read(int(length)))
+        body = json.loads(environ["wsgi.input"].read(int(length)).decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError):
-        raise Refusal(400, "the body is not JSON") from None
+        raise Refusal(400, "the body is not JSON in UTF-8") from None
     if not isinstance(body, dict):
         raise Refusal(400, "the body is not a JSON object")
     for name, value in body.items():
@@ -281,6 +289,14 @@ def _read_json(environ: Mapping[str, Any]) -> dict[str, Any]:
             param = name.encode(errors="replace").decode()[:80]
             raise Refusal(400, f"{param} holds half a surrogate pair, which is no text", param=param) from None
     return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that stands twice: programs differ in which of its values they take."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise Refusal(400, "a name stands twice in one object")
+    return members
 
 
 def _parameters(body: Mapping[str, Any]) -> SamplingParameters:
@@ -302,7 +318,7 @@ def _check_pairs(known: Mapping[str, Any]) -> None:
     """Refuse parameters that do not go with each other, or hold what their type does not show."""
     if 0 < known.get("best_of", 0) < known.get("n", 1):
         raise Refusal(400, "best_of takes at least n", param="best_of")
-    if not all(token.isdecimal() for token in known.get("logit_bias", {})):
+    if not all(re.fullmatch("[0-9]{1,9}", token) for token in known.get("logit_bias", {})):
         raise Refusal(400, "logit_bias takes token ids, as text", param="logit_bias")
     options = known.get("stream_options", {})
     if options and not known.get("stream"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -77,27 +77,36 @@ def draw(model: LanguageModel, reading: Reading, settings: Settings, random: Ran
         yield Step(token, distribution, distribution.logprob(token))
 
 
-def infill(model: LanguageModel, prompt: Reading, settings: Settings, random: Random) -> list[Step]:
-    """Return steps after which the suffix follows well.
+def infill(
+    model: LanguageModel,
+    prompt: Reading,
+    settings: Settings,
+    random: Random,
+    glance: Callable[[], None] = lambda: None,
+) -> list[Step]:
+    """Return steps after which the suffix follows well; `glance` is called before each, and may raise.
 
     Of several continuations every place to cut is weighed by the probability of the suffix's first tokens
     there; at temperature 0 the best is taken, otherwise one is drawn by that weight.
     """
     suffix = model.vocabulary.encode(settings.suffix or "")[:INFILL_LOOKAHEAD]
-    drafts: list[list[Step]] = []
+    drafts: list[tuple[list[Step], int]] = []
     scores: list[float] = []
     most = max(2, min(INFILL_CANDIDATES, INFILL_STEPS // max(1, settings.max_tokens)))
     for _ in range(1 if settings.temperature == 0 else most):
         reading = prompt.copy()
         steps: list[Step] = []
         for step in draw(model, reading, settings, random):
+            glance()
             steps.append(step)
-            drafts.append(steps.copy())
+            drafts.append((steps, len(steps)))
             scores.append(_logprob(model, reading.copy(), suffix))
     best = max(scores, default=0.0)
     if settings.temperature == 0 or not drafts:
-        return drafts[scores.index(best)] if drafts else []
-    return random.choices(drafts, [math.exp(score - best) for score in scores])[0]
+        steps, length = drafts[scores.index(best)] if drafts else ([], 0)
+    else:
+        steps, length = random.choices(drafts, [math.exp(score - best) for score in scores])[0]
+    return steps[:length]
 
 
 def _logprob(model: LanguageModel, reading: Reading, tokens: Sequence[int]) -> float:
@@ -161,14 +170,10 @@ class Text:
 
     def _unsure(self) -> int:
         """Return how many characters at the end may be the beginning of a stop sequence."""
-        return max(
-            (
-                length
-                for stop in self._settings.stop
-                for length in range(1, len(stop))
-                if self._text.endswith(stop[:length])
-            ),
-            default=0,
+        held = range(self._shown, len(self._text))
+        stops = self._settings.stop
+        return len(self._text) - next(
+            (at for at in held if any(stop.startswith(self._text[at:]) for stop in stops)), len(self._text)
         )
 
     def _show(self, end: int, reason: str | None) -> Choice:

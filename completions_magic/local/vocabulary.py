@@ -18,7 +18,8 @@ END_OF_TEXT = 0
 
 # A word takes the one blank before it along; digits stand alone, so that numbers are made of few tokens; several
 # blanks stand alone, so that a line of code begins with the same token at any depth.
-WORDS = re.compile(r" ?[^\W\d_]+|\d| ?[^\s\w]+| ?_+|\n+|[^\S\n]+(?=\S)|\s+| ")
+# Nothing is longer than 64 characters: the time to encode a text grows with its length, and not with the square.
+WORDS = re.compile(r" ?[^\W\d_]{1,64}|\d| ?[^\s\w]{1,64}| ?_{1,64}|\n{1,64}|[^\S\n]{1,64}(?=\S)|\s{1,64}| ")
 
 
 class Vocabulary:
