@@ -55,8 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--port", type=int, default=0, help="0 takes a free one")
     serve.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen on; any other opens it to the network"
+        "--host", default="127.0.0.1", help="the address to listen on; one that others reach takes --allow-network"
     )
+    serve.add_argument("--allow-network", action="store_true", help="let other machines ask, on the address of --host")
     serve.add_argument("--api-key-env", metavar="VAR", help="ask callers for the key in this environment variable")
     serve.add_argument("--alias", metavar="NAME", action="append", default=[], help="a further name of the model")
     verify = commands.add_parser(
@@ -111,7 +112,9 @@ def _serve(options: argparse.Namespace) -> int:
     if not 0 <= options.port <= LAST_PORT or not options.host:
         raise ValueError(f"there is no address {options.host!r} with port {options.port}")
     logging.getLogger("waitress").setLevel(logging.ERROR)
-    server = make_server(options.host, options.port, key=key, aliases=options.alias)
+    server = make_server(
+        options.host, options.port, key=key, aliases=options.alias, allow_network=options.allow_network
+    )
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(f"listening on http://{host}:{server.effective_port}/v1", flush=True)
     server.run()  # ends by itself at Ctrl-C

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,13 +19,17 @@ class Guard:
     """Passes a request on to `app` only from a program on this machine, and with the key where one is set.
 
     Host must name this machine, or be one of `hosts`, against rebinding; a web page's Origin is refused, against
-    cross-site requests; a body must be JSON. Refusals have the API's error shape.
+    cross-site requests; a body must be JSON. With `any_address` Host may be an address by its numbers, which cannot
+    be rebound. Refusals have the API's error shape.
     """
 
-    def __init__(self, app: Wsgi, *, key: ApiKey | None = None, hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: Wsgi, *, key: ApiKey | None = None, hosts: Iterable[str] = (), any_address: bool = False
+    ) -> None:
         self._app = app
         self._key = key
         self._hosts = HOSTS | set(hosts)
+        self._any_address = any_address
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or refuse it."""
@@ -35,8 +40,7 @@ class Guard:
         return self._app(environ, start_response)
 
     def _check(self, environ: Mapping[str, Any]) -> None:
-        host = environ.get("HTTP_HOST", "")
-        if host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
+        if not self._is_ours(environ.get("HTTP_HOST", "")):
             raise Refusal(403, "this endpoint answers to localhost only: the Host header names another machine")
         if "HTTP_ORIGIN" in environ:
             raise Refusal(403, "this endpoint does not answer web pages")
@@ -48,3 +52,15 @@ class Guard:
             said = environ.get("HTTP_AUTHORIZATION", "")
             if not hmac.compare_digest(said.encode(), f"Bearer {self._key.reveal()}".encode()):
                 raise Refusal(401, "the key is missing or wrong: Authorization: Bearer …", code="invalid_api_key")
+
+    def _is_ours(self, host: str) -> bool:
+        names = {host, host.rpartition(":")[0]}
+        return bool(names & self._hosts) or (self._any_address and any(map(_is_address, names)))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
