@@ -5,7 +5,7 @@ BIN := .venv/bin
 # No endpoint or key of the person who runs this leaks in: everything below runs on the embedded endpoint.
 ALONE := env -u OPENAI_BASE_URL -u OPENAI_API_KEY
 
-.PHONY: install demo lab test check faults fuzz soak cards bench notebooks pictures programs clean
+.PHONY: install demo lab test check faults fuzz endurance soak cards bench notebooks pictures programs clean
 
 install: .venv/dev
 
@@ -56,6 +56,10 @@ faults: .venv/dev
 # The property tests, on a hundred times as many examples.
 fuzz: .venv/dev
 	$(ALONE) $(BIN)/python -m pytest --quiet --hypothesis-profile fuzz -m hypothesis
+
+# Ten thousand requests on one connection and as many on one each, after which the server is no larger.
+endurance: .venv/dev
+	$(ALONE) SERVE_REQUESTS=10000 $(BIN)/python -m pytest --quiet tests/test_serve_load.py
 
 # Twenty thousand requests through one kernel: does anything grow? Four minutes.
 soak: .venv/dev

