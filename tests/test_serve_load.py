@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import eventually
-from served import check_error, head, post, receive, serving
+from served import Served, check_error, head, post, receive, serving
 
 from completions_magic.local.app import BODY_LIMIT
 
@@ -211,6 +212,20 @@ def test_when_no_more_connections_fit_idle_ones_make_room():
         begun = time.monotonic()
         assert ask(served) == " Paris."
         assert time.monotonic() - begun < 8
+
+
+def test_where_the_system_gives_few_descriptors_fewer_are_connected():
+    """A server that may open 128 files is full before they are used up, and makes room as well."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, usual[1]))
+    try:
+        served = Served(limits={"asking": 10})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    with contextlib.closing(served), contextlib.ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(served.connect())
+        assert ask(served) == " Paris."
 
 
 def test_requests_one_after_the_other_leave_nothing(served):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import math
+import os
 import socket
 import sys
 import time
@@ -75,18 +77,25 @@ def _check_loopback(host: str, port: int) -> None:
             )
 
 
+def _most_connections() -> float:
+    """Return for how many connections the process may have descriptors: one each, and one for a large answer."""
+    descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1
+    return descriptors // 2 if descriptors > 0 else math.inf
+
+
 class _Server(TcpWSGIServer):
     def __init__(self, guard: Guard, host: str, port: int, limits: Limits) -> None:
         self.limits = limits
         self.channel_class = _Channel
+        connections = min(limits.connections, _most_connections())
         super().__init__(
             guard,
             host=host,
             port=port,
-            threads=limits.connections,
+            threads=connections,
             send_bytes=1,
             channel_request_lookahead=1,
-            connection_limit=limits.connections,
+            connection_limit=connections,
             cleanup_interval=1,
             max_request_body_size=BODY_LIMIT,
             outbuf_high_watermark=UNSENT,
