@@ -95,7 +95,7 @@ class Progress:
     def __str__(self) -> str:
         """Return one line: `1,204 of 10,000 rows · 41/s · 3 min left · 7 failed · 130,000 tokens`.
 
-        While a request waits to be sent again its reason and its time stand behind the rows.
+        While a request waits to be sent again its reason and its time stand in the place of the time that is left.
         """
         with self._lock:
             done, failed, tokens, waiting = self._done, self._failed, self._tokens, self._waiting()
@@ -103,7 +103,7 @@ class Progress:
         parts = [f"{done:,}{'' if self._most is None else f' of {self._most:,}'} {self._what}", *waiting]
         if done:
             parts.append(f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s")
-            if self._most is not None and done < self._most:
+            if self._most is not None and done < self._most and not waiting:
                 parts.append(f"{duration((self._most - done) / rate)} left")
         parts += [f"{failed:,} failed"] if failed else []
         parts += [f"{tokens:,} tokens"] if tokens else []
