@@ -10,7 +10,7 @@ from ways import NAMES, Ways, named
 
 BURST = 20_000
 SHORT = 2_000
-LOGPROBS = 4_000
+FRAMED = 4_000
 SECONDS = 1.0
 
 
@@ -37,9 +37,9 @@ def burst(server: Server) -> list[Row]:
 
 def logprobs(server: Server) -> list[Row]:
     """Chunks with the log-probabilities of five alternatives."""
-    script = Script(chunks=LOGPROBS, logprobs=5)
+    script = Script(chunks=BURST, logprobs=5)
     ways = Ways(server.url(script), script)
-    costs = rounds(named(ways, ["ours", "limit", "official"]), count=LOGPROBS)
+    costs = rounds(named(ways, ["ours", "limit", "official"]), times=3, count=BURST)
     others = {NAMES[name]: costs[name].cpu for name in ("limit", "official")}
     return beside("CPU of a chunk, logprobs=5", costs["ours"].cpu, others, {NAMES["official"]: 1 / 20})
 
@@ -47,14 +47,14 @@ def logprobs(server: Server) -> list[Row]:
 def framings(server: Server) -> list[Row]:
     """Other framings of the same chunks, and fields that the API does not name."""
     kinds = {
-        "events cut anywhere": Script(framing="cut", chunks=LOGPROBS),
-        "64 events an HTTP chunk": Script(framing="many", chunks=LOGPROBS),
-        "n=4": Script(chunks=LOGPROBS, n=4),
-        "fields beyond the API's": Script(chunks=LOGPROBS, more=1),
+        "events cut anywhere": Script(framing="cut", chunks=FRAMED),
+        "64 events an HTTP chunk": Script(framing="many", chunks=FRAMED),
+        "n=4": Script(chunks=FRAMED, n=4),
+        "fields beyond the API's": Script(chunks=FRAMED, more=1),
     }
     rows = []
     for kind, script in kinds.items():
-        costs = rounds(named(Ways(server.url(script), script), ["ours", "official"]), times=3, count=LOGPROBS)
+        costs = rounds(named(Ways(server.url(script), script), ["ours", "official"]), times=3, count=FRAMED)
         rows += beside(f"CPU of a chunk, {kind}", costs["ours"].cpu, {"openai": costs["official"].cpu}, {})
     return rows
 
