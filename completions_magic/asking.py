@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,7 +15,7 @@ import msgspec
 from .batch import Batch, Row
 from .client import Client, Stream
 from .errors import BudgetError, CompletionsError, Interrupted, OptionError, StreamError
-from .pace import Pace, wait_all
+from .pace import Pace, run_all
 from .rows import Rows
 from .schema import Choice, Completion, CompletionRequest, check_prompt
 from .shelf import Shelf, Tally
@@ -131,11 +130,7 @@ class Asking:
     def _ask_all(self) -> bool:
         """Ask until all is done or stopped; say whether the person has interrupted."""
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="completions-batch") as pool:
-            workers = [pool.submit(copy_context().run, self._work) for _ in range(self._concurrency)]
-            interrupted = wait_all(workers, self._interrupt)
-        for worker in workers:
-            worker.result()
-        return interrupted
+            return run_all(pool, [self._work] * self._concurrency, self._interrupt)
 
     def _work(self) -> None:
         with self._client.paced(self.pace) as client:

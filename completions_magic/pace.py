@@ -6,9 +6,9 @@ import contextlib
 import email.utils
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ALL_COMPLETED, Future, wait
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ALL_COMPLETED, Executor, Future, wait
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -89,17 +89,28 @@ class Pace:
             self.tokens += tokens
 
 
-def wait_all(futures: Collection[Future[Any]], stop: Callable[[], object]) -> bool:
-    """Wait until all `futures` are done; the first interrupt calls `stop`. Return whether there was one."""
+def run_all(pool: Executor, works: Iterable[Callable[[], object]], stop: Callable[[], object]) -> bool:
+    """Run all `works` in a pool and wait for them; the first interrupt calls `stop`. Return whether there was one.
+
+    An interrupt while they are still being started is heard too. Raises what any of them has raised.
+    """
+    started: list[Future[object]] = []
+    interrupted = False
     try:
-        while wait_some(futures, ALL_COMPLETED).not_done:
-            pass
+        started.extend(pool.submit(copy_context().run, work) for work in works)
+        _wait_for(started)
     except KeyboardInterrupt:
+        interrupted = True
         stop()
-        while wait_some(futures, ALL_COMPLETED).not_done:
-            pass
-        return True
-    return False
+        _wait_for(started)
+    for done in started:
+        done.result()
+    return interrupted
+
+
+def _wait_for(futures: Collection[Future[Any]]) -> None:
+    while wait_some(futures, ALL_COMPLETED).not_done:
+        pass
 
 
 def wait_some(futures: Collection[Future[Any]], what: str) -> DoneAndNotDoneFutures[Any]:

@@ -7,7 +7,6 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from .asking import WORKERS, Asking, Question, Request
 from .cassette import Cassette
 from .client import Client
 from .errors import BudgetError, CompletionsError, ConfigurationError, WorkerError
-from .pace import Pace, wait_all, wait_some
+from .pace import Pace, run_all, wait_some
 from .profiles import Profile
 from .rows import Rows
 from .schema import Completion, CompletionRequest
@@ -181,10 +180,7 @@ class Spreading(Asking):
         # In a thread of its own, so that an interrupt never falls between an answer and its place on disk. After one
         # nothing more is sent; what is under way was paid for, and comes in.
         with ThreadPoolExecutor(1, thread_name_prefix="completions-spread") as pool:
-            driver = pool.submit(copy_context().run, self._drive)
-            interrupted = wait_all([driver], self._interrupt)
-        driver.result()
-        return interrupted
+            return run_all(pool, [self._drive], self._interrupt)
 
     def _drive(self) -> None:
         while True:

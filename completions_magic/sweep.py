@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -16,7 +17,7 @@ from .grid import ENDPOINTS, Axis
 from .heatmap import preformatted
 from .inert import inert, one_line
 from .options import Options
-from .pace import wait_all
+from .pace import run_all
 from .record import ASIDE, FOOT, PRE, code, count, plain, reason, tr
 from .schema import Choice, Completion, CompletionRequest, row_of
 
@@ -236,10 +237,8 @@ class Board:
     def run(self, show: Callable[[Completion], None]) -> None:
         """Ask until all points have ended; raise Interrupted, with what came kept, when the person interrupts."""
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="completions-sweep") as pool:
-            asked = [pool.submit(self._ask, place, show) for place in range(len(self._points))]
-            interrupted = wait_all(asked, self._interrupt)
-        for done in asked:
-            done.result()
+            works = [partial(self._ask, place, show) for place in range(len(self._points))]
+            interrupted = run_all(pool, works, self._interrupt)
         if interrupted:
             raise Interrupted
 

@@ -22,7 +22,7 @@ from completions_magic import Client
 from completions_magic.batch import Row
 from completions_magic.client import Wait
 from completions_magic.errors import BudgetError, Interrupted, OptionError, PromptError, RateLimitError
-from completions_magic.pace import Pace
+from completions_magic.pace import Pace, run_all
 from completions_magic.progress import Progress
 from completions_magic.rows import read_rows
 
@@ -436,6 +436,19 @@ def test_rows_that_break_off_keep_what_has_come(cells, echo):
     result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --concurrency 1\n{{{{ row }}}}")
     assert isinstance(result.error_in_exec, ValueError)
     assert cells.names["batch"].texts == ["<a>", "<b>"]
+
+
+def test_an_interrupt_while_workers_are_being_started_is_heard():
+    """Those that work already are stopped, and no more are started."""
+    stopped = threading.Event()
+
+    def works():
+        yield lambda: stopped.wait(10)
+        signal.raise_signal(signal.SIGINT)
+        yield lambda: pytest.fail("it was started after the interrupt")
+
+    with ThreadPoolExecutor(2) as pool:
+        assert run_all(pool, works(), stopped.set)
 
 
 def test_an_interrupt_keeps_what_is_done(cells, echo):
