@@ -84,9 +84,11 @@ class ScriptedServer:
 
     def close(self):
         """Stop listening and hang up."""
-        self._listener.close()
-        for connection in self._open:
-            connection.close()
+        for open_socket in (self._listener, *self._open):
+            # Closing alone wakes nobody: the thread that waits in it would stay, and the descriptor that it holds.
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
 
     def _serve(self):
         while True:
