@@ -69,7 +69,7 @@ class Asking:
         pace: Pace | None = None,
     ) -> None:
         on_disk = rows.count is None and client.cassette is not None
-        self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [])
+        self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [], index=rows.index)
         self.pace = pace or Pace()
         self._rows = rows
         self._request = request
@@ -80,6 +80,7 @@ class Asking:
         self._open: set[Stream] = set()
         self._lock = threading.Lock()
         self._reason = "stopped"
+        self._is_spent = False
         self._on_end: Callable[[Row], object] = id
 
     @property
@@ -108,12 +109,19 @@ class Asking:
             # What was not asked is in the frame all the same.
             for label, columns in self._rows.rows:
                 self.batch.rows.append(Row(label, columns))
-        if self.pace.stopped.is_set():
-            goes_on = "" if self._asked is None else "; the same cell asks for the rest"
-            self.batch.ended = self._reason + goes_on
+        if self._is_over:
+            again = self._asked is not None and self._rows.count is not None
+            self.batch.ended = self._reason + ("; the same cell asks for the rest" if again else "")
         if interrupted:
-            raise Interrupted
+            interrupt = Interrupted()
+            interrupt.batch = self.batch
+            raise interrupt
         return self.batch
+
+    @property
+    def _is_over(self) -> bool:
+        """Say whether nothing more is to be asked; with a spent budget those that wait for their turn still go."""
+        return self._is_spent or self.pace.stopped.is_set()
 
     def stop(self) -> None:
         """End what is being asked, and ask nothing more."""
@@ -134,7 +142,7 @@ class Asking:
 
     def _work(self) -> None:
         with self._client.paced(self.pace) as client:
-            while not self.pace.stopped.is_set():
+            while not self._is_over:
                 question = self._draw()
                 if question is None:
                     return
@@ -189,12 +197,14 @@ class Asking:
             self.pace.spend(completion.usage.total_tokens)
         with self._lock:
             self._open.discard(stream)
+        for row in question.rows.values():
+            row.replayed = stream.replayed
         self._settle(question, completion, failure)
 
     def _spent(self) -> None:
         if not self.pace.stopped.is_set():
             self._reason = "the budget is spent"
-        self.pace.stopped.set()
+            self._is_spent = True
 
     def _settle(self, question: Question, completion: Completion, failure: CompletionsError | None) -> None:
         """Give the rows of a request what came of it."""

@@ -34,6 +34,8 @@ class Row:
     columns: Mapping[str, Any]
     completion: Completion | None = None
     error: CompletionsError | None = None
+    replayed: bool = False
+    """Whether it came from a cassette."""
 
     @property
     def choices(self) -> list[Choice | None]:
@@ -62,6 +64,8 @@ class Batch:
     """Whether rows have more than one choice each, however many came."""
     ended: str = ""
     """Why not every row was asked: `stopped`, `interrupted` or `the budget is spent`."""
+    index: tuple[Any, ...] = (None,)
+    """The names of the levels of a pandas input's index."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,9 +95,9 @@ class Batch:
     def to_frame(self) -> pd.DataFrame:
         """Return the input's columns and index, then text, finish_reason, prompt_tokens, completion_tokens, error.
 
-        A row a choice, with the column `choice` where any row has several; a name that the input has already gets
-        `completion_` before it. A polars input gives a polars frame. Needs pandas, or polars for a polars input:
-        raises ConfigurationError with the install command without it.
+        A row that was not asked says so as its error. A row a choice, with the column `choice` where any row has
+        several; a name that the input has already gets `completion_` before it. A polars input gives a polars frame.
+        Needs pandas, or polars for a polars input: raises ConfigurationError with the install command without it.
         """
         several = self.several or any(len(row.choices) > 1 for row in self)
         lines = [line for row in self for line in self._lines(row, several=several)]
@@ -101,7 +105,7 @@ class Batch:
         names = [*self.columns, *map(self._name, ours)]
         columns = {name: [line[name] for line in lines] for name in names}
         labels = [row.label for row in self for _ in row.choices]
-        return frame_of(columns, labels, kind=self.kind)
+        return frame_of(columns, labels, kind=self.kind, levels=self.index)
 
     def _lines(self, row: Row, *, several: bool) -> Iterator[dict[str, Any]]:
         usage = row.completion.usage if row.completion is not None else None
@@ -111,11 +115,16 @@ class Batch:
                 "finish_reason": None if choice is None else choice.finish_reason,
                 "prompt_tokens": None if usage is None else usage.prompt_tokens,
                 "completion_tokens": None if usage is None else usage.completion_tokens,
-                "error": None if row.error is None else row.error.headline,
+                "error": self._said(row),
             }
             numbered = {"choice": number} if several else {}
             given = {name: row.columns.get(name) for name in self.columns}
             yield {**given, **{self._name(name): value for name, value in {**numbered, **came}.items()}}
+
+    def _said(self, row: Row) -> str | None:
+        if row.error is not None:
+            return row.error.headline
+        return "not asked" + (f": {self.ended}" if self.ended else "") if row.completion is None else None
 
     def _name(self, name: str) -> str:
         return f"completion_{name}" if name in self.columns else name

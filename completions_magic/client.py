@@ -182,7 +182,8 @@ class Client:
         model = model or self.model
         if model is None:
             raise ProfileError(
-                f"{self.name} needs a model: name one with --model; %completions models lists them", endpoint=self.name
+                f"{self.name} needs a model: name one with --model; %completions models {self.name} lists them",
+                endpoint=self.name,
             )
         return CompletionRequest.build(prompt, model=model, **{**self.profile.parameters, **parameters})
 
@@ -225,7 +226,8 @@ class Client:
         bounds requests a second and what is spent. `executor`, any concurrent.futures.Executor, asks elsewhere:
         chunks of prompts go to its workers, which read their key from their own environment, and `concurrency` of
         a chunk are asked at a time. A prompt that fails has its error in its row. With a cassette and an iterator
-        the rows are kept on disk. Raises ConfigurationError for what cannot be sent.
+        the rows are kept on disk. Raises ConfigurationError for what cannot be sent; after an interrupt the Interrupted
+        has what was done as its `batch`.
         """
         from .rows import ROW, read_rows
         from .spread import spread_or_ask

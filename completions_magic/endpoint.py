@@ -320,7 +320,8 @@ def translated(endpoint: Endpoint, watch: Watch, *, streaming: bool = False) -> 
 def silence(endpoint: Endpoint, watch: Watch) -> str:
     """Return in words how long nothing has come, and which option allows more."""
     if watch.first is not None:
-        return f"{endpoint.name} sent no first token within {watch.first:g} s (--first-token-timeout)"
+        option = "--timeout, or --first-token-timeout" if watch.first == watch.limit else "--first-token-timeout"
+        return f"{endpoint.name} sent no first token within {watch.first:g} s ({option})"
     return f"{endpoint.name} sent no event for {watch.limit:g} s (--timeout)"
 
 

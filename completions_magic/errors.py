@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, ClassVar
 from .inert import one_line
 
 if TYPE_CHECKING:
+    from .batch import Batch
     from .schema import Completion
 
 MESSAGE_LIMIT = 2000
@@ -229,16 +230,17 @@ class WorkerError(CompletionsError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The person interrupted; `partial` is the Completion received so far, or None."""
+    """The person interrupted; `partial` is the Completion received so far, or None, and `batch` the rows of many."""
 
     kind = "interrupted"
 
     def __init__(self, partial: Completion | None = None) -> None:
         super().__init__("interrupted")
         self.partial = partial
+        self.batch: Batch | None = None
 
     def _render_traceback_(self) -> list[str]:
-        kept = self.partial is not None and bool(self.partial.text)
+        kept = self.batch is not None or (self.partial is not None and bool(self.partial.text))
         return ["Interrupted" + (": what had arrived is kept" if kept else "")]
 
 

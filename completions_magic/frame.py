@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 
 def frame_of(
-    columns: Mapping[str, Sequence[Any]], labels: Sequence[Any] | None = None, *, kind: str = "pandas"
+    columns: Mapping[str, Sequence[Any]],
+    labels: Sequence[Any] | None = None,
+    *,
+    kind: str = "pandas",
+    levels: Sequence[Any] = (None,),
 ) -> pd.DataFrame:
     """Return the columns as a pandas DataFrame with `labels` as its index, or as `kind` says, a polars one.
 
+    `levels` are the names of the index's levels: where there are several each label is a tuple.
     Raises ConfigurationError with the install command where the library is not there.
     """
     try:
@@ -26,4 +31,10 @@ def frame_of(
         import pandas as pd
     except ImportError:
         raise ConfigurationError("a frame needs pandas: pip install 'completions-magic[frame]'") from None
-    return pd.DataFrame(columns, index=labels, columns=list(columns))
+    if labels is None:
+        return pd.DataFrame(columns, columns=list(columns))
+    if len(levels) > 1:
+        index = pd.MultiIndex.from_tuples(labels, names=levels)
+    else:
+        index = pd.Index(labels, name=levels[0], dtype=None if len(labels) else object)
+    return pd.DataFrame(columns, index=index, columns=list(columns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .asking import Asking
 from .errors import OptionError, PromptError
 from .options import Options
-from .prompt import names_in, render
+from .prompt import literals_in, names_in, render
 from .rows import ROW, is_missing, read_rows
 from .spread import Order
 
@@ -38,19 +38,27 @@ class RowPrompt:
     body: str
     names: Mapping[str, Any]
     parameters: Mapping[str, Any]
+    columns: tuple[str, ...] = ()
     raw: bool = False
 
     @classmethod
-    def of(cls, body: str, seen: Mapping[str, Any], parameters: Mapping[str, Any], *, raw: bool) -> RowPrompt:
-        """Return the prompt of a body, or of the row itself where there is none; it keeps only the names in use."""
+    def of(
+        cls, body: str, seen: Mapping[str, Any], parameters: Mapping[str, Any], columns: Sequence[str], *, raw: bool
+    ) -> RowPrompt:
+        """Return the prompt of a body, or of the row itself where there is none; it keeps only the names in use.
+
+        Raises PromptError for a body in which no row shows, and for braces around what a person takes for a column.
+        """
         body = body if body.strip() else "{{ row }}"
+        if not raw:
+            _check_columns(body, seen, columns)
         if not raw and not names_in(body):
             raise PromptError(
                 "the prompt is the same for every row: name a column, {{ column }}, or the row itself, {{ row }}; "
                 "--raw sends it as it stands"
             )
         names = {name: seen[name] for name in names_in(body) if name in seen}
-        return cls(body, names, parameters, raw)
+        return cls(body, names, parameters, tuple(columns), raw)
 
     def request(self, client: Client, columns: Mapping[str, Any]) -> CompletionRequest:
         """Return the request of a row; raise PromptError as `render` does."""
@@ -65,10 +73,24 @@ class RowPrompt:
         for name in [] if self.raw else names_in(self.body):
             if name in columns and is_missing(columns[name]):
                 raise PromptError(f"{{{{ {name} }}}} is missing in this row: it is {columns[name]}")
+            if name in self.columns and name not in columns:
+                raise PromptError(f"{{{{ {name} }}}} is missing in this row, which other rows have")
         try:
             return render(self.body, ChainMap(dict(columns), dict(self.names)), raw=self.raw)
         except PromptError as error:
             raise PromptError(f"{error}; the names of a row are {', '.join(columns)}") from None
+
+
+def _check_columns(body: str, seen: Mapping[str, Any], columns: Sequence[str]) -> None:
+    for name in literals_in(body):
+        if name in columns:
+            raise PromptError(f'{{{{ {name} }}}} would be sent as it stands: this column is {{{{ row["{name}"] }}}}')
+    for name in names_in(body) - {ROW, *columns}:
+        alike = [column for column in columns if column.casefold() == name.casefold()]
+        if name in seen and alike:
+            raise PromptError(
+                f"{{{{ {name} }}}} is a variable of the notebook, the same in every row: did you mean {alike[0]}?"
+            )
 
 
 def is_lazy(source: object) -> bool:

@@ -43,7 +43,7 @@ from .options import Options, check_together, help_text, parse
 from .pace import Pace
 from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profiles, trust
 from .progress import Progress
-from .prompt import render
+from .prompt import names_in, render
 from .record import provenance, record
 from .rows import Rows, read_rows
 from .schema import Completion, CompletionRequest
@@ -134,7 +134,7 @@ class Session:
     manual = """Manage, never generate.
 
     %completions profiles          the endpoints that have a name
-    %completions models [NAME]     the models of an endpoint
+    %completions models [NAME]     the models of an endpoint, by its name or its address
     %completions doctor [NAME]     what an endpoint honours of the API: a card, found by about a dozen tiny requests
     %completions trust NAME        let completions.toml send its key to its base URL
     %completions last              the last completion
@@ -421,14 +421,23 @@ class Session:
         if options.out is not None:
             check_name(options.out, seen)
         client = self._client(options)
-        row = RowPrompt.of(body, seen, self._parameters(options, client), raw=options.raw)
-        if is_lazy(source):
+        parameters = self._parameters(options, client)
+        if not options.raw and names_in(str(parameters.get("suffix", ""))):
+            raise OptionError(
+                "--suffix is the same for every row: what stands after {{fill}} in the prompt is a row's own"
+            )
+        rows = None if is_lazy(source) else read_rows(source)
+        columns = rows.columns if rows is not None else tuple(map(str, getattr(source, "columns", ())))
+        row = RowPrompt.of(body, seen, parameters, columns, raw=options.raw)
+        if rows is None:
             value: Any = complete_lazily(source, row, client, concurrency=options.concurrency or WORKERS, given=options)
             if options.out is not None:
                 self.shell.user_ns[options.out] = value
             return None if options.quiet and whole_cell else value
+        if options.dry_run:
+            return next((DryRun(client, row.request(client, columns)) for _, columns in rows.rows), None)
         asking = spread_or_ask(
-            read_rows(source),
+            rows,
             partial(row.request, client),
             client,
             executor=_variable("--executor", options.executor, seen),
@@ -453,7 +462,7 @@ class Session:
         else:
             scored = rows_to_score(rows, context, lambda columns: columns[name])
         scoring = Scoring(
-            Scores(rows.columns, rows.kind, options.score_by or "logprob", scored),
+            Scores(rows.columns, rows.kind, options.score_by or "logprob", scored, index=rows.index),
             lambda prompt: client.request(prompt, **parameters),
             client,
             unconditional=UNCONDITIONAL if options.score_context is None else options.score_context,
@@ -471,8 +480,8 @@ class Session:
             rendered: Callable[[Mapping[str, Any]], Any] = lambda _: (prompt, hole)  # noqa: E731
             rows = Rows(iter([(0, {})]), (), 1)
         else:
-            rendered = RowPrompt.of(body, seen, {}, raw=options.raw).render
             rows = read_rows(_variable("-i", options.inputs, seen))
+            rendered = RowPrompt.of(body, seen, {}, rows.columns, raw=options.raw).render
 
         def context(columns: Mapping[str, Any]) -> str:
             prompt, hole = rendered(columns)
@@ -499,6 +508,8 @@ class Session:
         except BaseException as error:  # noqa: BLE001  # raised below, when nothing can be lost any more
             failure = error
         result = work.result
+        if isinstance(failure, Interrupted) and kind != "none":
+            display(result)  # what had come, as after an interrupt of one completion
         value = result.to_frame() if options.form == "frame" else result
         if options.out is not None:
             self.shell.user_ns[options.out] = value
@@ -650,8 +661,13 @@ class Session:
         if used not in known_profiles():
             print(f"* {used}: {self._profile(Options()).base_url}")
 
+    @staticmethod
+    def _named(name: str | None) -> Options:
+        """Return the options of an endpoint by its name or by its address."""
+        return Options(base_url=name) if name is not None and "://" in name else Options(profile=name)
+
     def _models(self, name: str | None = None) -> None:
-        client = self._client(Options(profile=name))
+        client = self._client(self._named(name))
         models = client.models()
         for model in models:
             print(one_line(model.id))
@@ -661,7 +677,7 @@ class Session:
     def _doctor(self, name: str | None = None) -> Card:
         from .doctor import examine, price
 
-        client = self._client(Options(profile=name, cassette=""))
+        client = self._client(replace(self._named(name), cassette=""))
         print(f"asking {client.name}: {price()}", flush=True)
         card = self._cards[client.profile.base_url] = examine(client)
         return card

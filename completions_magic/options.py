@@ -379,10 +379,13 @@ def check_together(options: Options, way: str) -> None:
     """Raise OptionError where an option would do nothing: `way` is `-i`, `--sweep`, `--score`, or empty."""
     for name, ways in ONLY_WITH.items():
         if getattr(options, name) is not None and way not in ways:
-            raise OptionError(f"{_flag(name)} would do nothing: it goes with {' or '.join(ways)}")
+            does = f"does not go with {way}" if way == "--score" else "would do nothing"
+            raise OptionError(f"{_flag(name)} {does}: it goes with {' or '.join(ways)}")
     if not way:
         return
     for name in (*ONLY_ONE, *(["prompt"] if options.inputs is not None else [])):
+        if name == "dry_run" and way == "-i":
+            continue  # it shows the request of the first row
         if getattr(options, name) not in (None, False):
             raise OptionError(f"{_flag(name)} is for one completion: it does not go with {way}")
     if options.form not in (None, "completion", "frame"):

@@ -38,7 +38,7 @@ class Progress:
         self._what = what
         self._kind = kind
         self._on_stop = on_stop
-        self._done = self._failed = self._tokens = 0
+        self._done = self._failed = self._tokens = self._replayed = 0
         self._start = time.monotonic()
         self._wait: Wait | None = None
         self._until = 0.0
@@ -75,7 +75,9 @@ class Progress:
     def add(self, row: Row) -> None:
         """Count a row that has ended."""
         with self._lock:
-            self._done += 1
+            # An answer that was stopped is not done: the next run asks for it again.
+            self._done += row.error is not None or (row.completion is not None and row.completion.finished)
+            self._replayed += row.replayed
             self._failed += row.error is not None
             self._tokens += row.tokens
 
@@ -99,9 +101,10 @@ class Progress:
         """
         with self._lock:
             done, failed, tokens, waiting = self._done, self._failed, self._tokens, self._waiting()
-        rate = done / max(1e-9, time.monotonic() - self._start)
+            asked = done - self._replayed
+        rate = asked / max(1e-9, time.monotonic() - self._start)
         parts = [f"{done:,}{'' if self._most is None else f' of {self._most:,}'} {self._what}", *waiting]
-        if done:
+        if asked:
             parts.append(f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s")
             if self._most is not None and done < self._most and not waiting:
                 parts.append(f"{duration((self._most - done) / rate)} left")

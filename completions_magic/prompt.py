@@ -11,6 +11,7 @@ from .errors import PromptError, nearest, shorten
 _NAME = r"[^\W\d]\w*"
 _KEY = r"\"[^\"\n]*\"|'[^'\n]*'"
 PATH = re.compile(rf"\{{\{{[ \t]*({_NAME}(?:\.{_NAME}|\[-?\d+\]|\[(?:{_KEY})\])*)[ \t]*\}}\}}")
+BRACES = re.compile(r"\{\{[ \t]*([^{}\n]*?)[ \t]*\}\}")
 STEP = re.compile(rf"\.({_NAME})|\[(-?\d+)\]|\[({_KEY})\]")
 FILL = "fill"
 
@@ -42,6 +43,11 @@ def render(body: str, names: Mapping[str, Any], *, raw: bool = False) -> tuple[s
 def names_in(body: str) -> set[str]:
     """Return the names that a body asks for."""
     return {re.match(_NAME, match[1])[0] for match in PATH.finditer(body)} - {FILL}  # type: ignore[index]  # as below
+
+
+def literals_in(body: str) -> list[str]:
+    """Return what stands in double braces and is no path, so that it is sent as it stands."""
+    return [match[1] for match in BRACES.finditer(body) if PATH.fullmatch(match[0]) is None]
 
 
 def _look_up(path: str, names: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from .errors import PromptError
@@ -27,6 +28,8 @@ class Rows:
     columns: tuple[str, ...]
     count: int | None
     kind: str = "python"
+    index: tuple[Any, ...] = (None,)
+    """The names of the levels of a pandas index."""
 
 
 def read_rows(source: object) -> Rows:
@@ -42,9 +45,14 @@ def read_rows(source: object) -> Rows:
     if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
         raise PromptError(f"-i takes rows: a list, columns, a data frame or an iterable, not {type(source).__name__}")
     count = len(source) if isinstance(source, Sequence) else None
-    first = source[0] if isinstance(source, Sequence) and source else None
-    columns = tuple(map(str, first)) if isinstance(first, Mapping) else () if count is None else (ROW,)
-    return Rows(enumerate(map(_named, source)), columns, count)
+    elements = iter(source)
+    start = list(islice(elements, 1))
+    columns: tuple[str, ...] = (ROW,)
+    if start and isinstance(start[0], Mapping):
+        # Of what comes one by one only the first is known.
+        known = start if count is None else [row for row in source if isinstance(row, Mapping)]
+        columns = tuple(dict.fromkeys(str(name) for row in known for name in row))
+    return Rows(enumerate(map(_named, chain(start, elements))), columns, count)
 
 
 def _of_frame(source: Any, kind: str) -> Rows:
@@ -53,12 +61,17 @@ def _of_frame(source: Any, kind: str) -> Rows:
         name = str(source.name) if source.name else ROW
         labels = source.index if kind == "pandas" else range(shape[0])
         values = ({ROW: value, name: value} for value in source)
-        return Rows(zip(labels, values, strict=True), (name,), shape[0], kind)
+        return Rows(zip(labels, values, strict=True), (name,), shape[0], kind, _levels(source))
     columns = tuple(str(column) for column in source.columns)
     lines = source.itertuples(index=False, name=None) if kind == "pandas" else source.iter_rows()
     labels = source.index if kind == "pandas" else range(shape[0])
     named = (_named(dict(zip(columns, line, strict=True))) for line in lines)
-    return Rows(zip(labels, named, strict=True), columns, shape[0], kind)
+    return Rows(zip(labels, named, strict=True), columns, shape[0], kind, _levels(source))
+
+
+def _levels(source: Any) -> tuple[Any, ...]:
+    index = getattr(source, "index", None)
+    return (None,) if index is None or callable(index) else tuple(index.names)
 
 
 def _of_columns(source: Mapping[Any, Any]) -> Rows:

@@ -110,6 +110,8 @@ class Scores:
     """Why not everything was asked: `stopped`, `interrupted` or `the budget is spent`."""
     tokens: int = 0
     """What was read and generated, as the server counts it."""
+    index: tuple[Any, ...] = (None,)
+    """The names of the levels of a pandas input's index."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -155,7 +157,7 @@ class Scores:
         columns |= {
             f"score_{name}" if name in self.columns else name: [line[name] for _, line in lines] for name in names
         }
-        return frame_of(columns, [row.label for row, _ in lines], kind=self.kind)
+        return frame_of(columns, [row.label for row, _ in lines], kind=self.kind, levels=self.index)
 
     def _wide(self) -> list[tuple[ScoredRow, dict[str, Any]]]:
         most = max((len(row.scores) for row in self.rows), default=0)
@@ -459,7 +461,7 @@ def score(
     rows = read_rows([contexts] if isinstance(contexts, str) else contexts)
     each = iter(candidates) if candidates and not isinstance(candidates[0], str) else repeat(candidates)
     scored = rows_to_score(rows, lambda columns: _text(columns[ROW]), lambda _: next(each, []))
-    scores = Scores(rows.columns, rows.kind, check_measure(by), scored)
+    scores = Scores(rows.columns, rows.kind, check_measure(by), scored, index=rows.index)
     return Scoring(scores, request, client, unconditional=unconditional, concurrency=concurrency, pace=pace).run()
 
 

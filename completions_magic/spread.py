@@ -14,7 +14,7 @@ from typing import Any
 from .asking import WORKERS, Asking, Question, Request
 from .cassette import Cassette
 from .client import Client
-from .errors import BudgetError, CompletionsError, ConfigurationError, WorkerError
+from .errors import BudgetError, CompletionsError, ConfigurationError, ProfileError, WorkerError
 from .pace import Pace, run_all, wait_some
 from .profiles import Profile
 from .rows import Rows
@@ -191,7 +191,7 @@ class Spreading(Asking):
                 self._take_in(future, self._under_way.pop(future))
 
     def _send(self) -> None:
-        while not self.pace.stopped.is_set() and len(self._under_way) < self._most:
+        while not self._is_over and len(self._under_way) < self._most:
             questions = self._questions()
             if not questions:
                 return
@@ -201,7 +201,7 @@ class Spreading(Asking):
         """Return the requests of the next chunk; what the cassette answers is answered here."""
         questions: list[Question] = []
         size = self._size if self.pace.max_rps is None else 1
-        while len(questions) < size and not self.pace.stopped.is_set():
+        while len(questions) < size and not self._is_over:
             question = self._draw()
             if question is None:
                 break
@@ -263,13 +263,16 @@ class Spreading(Asking):
         self._settle(question, outcome.completion.remember(self._client), failure)
 
     def _lose(self, chunk: Chunk, cause: BaseException) -> None:
+        failure: CompletionsError
         for question in chunk.questions:
-            if isinstance(cause, CompletionsError):
+            if isinstance(cause, ProfileError):
+                failure = ProfileError(f"{cause.message} (in the workers' environment, and start them anew)")
+            elif isinstance(cause, CompletionsError):
                 failure = cause
             else:
                 failure = WorkerError(
-                    f"the executor lost this row ({type(cause).__name__}: {cause}): "
-                    "run the cell again; with --journal only what is missing is asked"
+                    f"the executor lost this row ({type(cause).__name__}: {cause}): run the cell again, "
+                    "with a new executor if this one is broken; with --journal only what is missing is asked"
                 )
             self._settle(question, Completion(), failure)
 

@@ -19,6 +19,7 @@ import pytest
 from conftest import ScriptedServer, answer, eventually
 
 from completions_magic import Client
+from completions_magic.asking import Asking
 from completions_magic.batch import Row
 from completions_magic.client import Wait
 from completions_magic.errors import BudgetError, Interrupted, OptionError, PromptError, RateLimitError
@@ -320,7 +321,7 @@ def test_a_program_hears_of_the_retries_of_its_rows():
 def test_a_retry_stands_in_the_one_line_of_progress_while_it_waits():
     """With the seconds that are left; the next takes its place, and nothing of it stays."""
     progress = Progress(40, "none", list)
-    progress.add(Row(0, {}))
+    progress.add(Row(0, {}, error=BudgetError("spent")))
     assert "trying" not in str(progress)
     for retry in (1, 2):
         progress.wait(Wait("429", 12.0, retry, 3))
@@ -472,7 +473,7 @@ def test_answers_are_in_the_rows_order_at_any_concurrency(echo):
         one = client.complete_many(prompts, concurrency=1)
         many = client.complete_many(iter(prompts), concurrency=16)
     assert one.texts == many.texts == [f"<{prompt}>" for prompt in prompts]
-    assert many.columns == ()
+    assert many.columns == ("row",)
     assert [row.label for row in many] == list(range(200))
 
 
@@ -501,3 +502,114 @@ def test_a_batch_that_is_refused_throughout_says_so(cells):
     server.close()
     assert isinstance(result.error_in_exec, RateLimitError)
     assert len(server.heard) == 4
+
+
+# -- what a first user took for granted --------------------------------------------------------------------------------
+
+
+def test_a_value_that_a_row_lacks_is_not_taken_from_the_notebook(cells, echo):
+    """Where other rows have the name a variable of that name is somebody else's."""
+    cells.names.update(rows=[{"a": "x", "b": 1}, {"a": "y"}, {"b": 3, "a": "z"}], b="LEFT OVER")
+    batch = ask(cells, echo, "-i rows", "{{ a }} {{ b }}")
+    assert batch.texts == ["<x 1>", None, "<z 3>"]
+    assert "missing in this row, which other rows have" in str(batch[1].error)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{{ id }}: {{ text }}", "{{ text }} is a variable of the notebook, the same in every row: did you mean Text?"),
+        (
+            "{{ id }}: {{ First Name }}",
+            '{{ First Name }} would be sent as it stands: this column is {{ row["First Name"] }}',
+        ),
+    ],
+)
+def test_braces_that_a_person_takes_for_a_column_are_told_before_anything_is_sent(cells, echo, body, said):
+    """The wrong case, and names with blanks, which are literal; with --raw they are sent."""
+    cells.names.update(rows=[{"id": 1, "Text": "a", "First Name": "b"}], text="an old review")
+    line = f"%%complete -m m --base-url {echo.base_url} -i rows"
+    assert str(cells.run(f"{line}\n{body}").error_in_exec) == said
+    assert not echo.heard
+    cells.run(f"{line} --raw -o batch\n{body}").raise_error()
+    assert cells.names["batch"].texts == [f"<{body}>"]
+
+
+def test_a_suffix_of_columns_is_refused(cells, echo):
+    """It would be sent as it stands with every row."""
+    cells.names["rows"] = ["a"]
+    line = f'%%complete -m m --base-url {echo.base_url} -i rows --suffix "{{{{ row }}}}"'
+    assert "{{fill}}" in str(cells.run(f"{line}\n{{{{ row }}}}").error_in_exec)
+
+
+@pytest.mark.parametrize("budget", [3, 10, 40])
+def test_a_budget_is_spent_whatever_the_pace(echo, budget):
+    """Those that wait for their turn when it is spent still go: as many are asked as it says."""
+    with echo.client() as client:
+        batch = client.complete_many(map(str, range(60)), pace=Pace(max_rps=400, requests=budget))
+    assert len(echo.heard) == budget
+    assert sum(text is not None for text in batch.texts) == budget
+    assert batch.ended == "the budget is spent"
+
+
+def test_rows_that_were_not_asked_say_so_in_the_frame(echo):
+    """So that who filters by error does not take them for answers."""
+    with echo.client() as client:
+        frame = client.complete_many(list("abc"), concurrency=1, pace=Pace(requests=1)).to_frame()
+    assert list(frame["error"].fillna("")) == ["", "not asked: the budget is spent", "not asked: the budget is spent"]
+
+
+def test_after_an_interrupt_what_had_come_of_the_rows_is_shown_and_said(cells, echo, capsys):
+    """The record of the rows, then the interrupt, as of one completion."""
+    cells.names["rows"] = [str(number) for number in range(1000)]
+    echo.on_request[30] = interrupt
+    line = f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --max-rps 300 --view text"
+    error = cells.run(f"{line}\n{{{{ row }}}}").error_in_exec
+    assert error.batch is cells.names["batch"]
+    shown = capsys.readouterr().out
+    assert "[0] <0>" in shown
+    assert "not done: interrupted" in shown
+    assert "what had arrived is kept" in "".join(error._render_traceback_())
+
+
+def test_rows_of_an_iterator_are_not_promised_to_come_again(echo, tmp_path):
+    """The same cell would go on behind what the iterator has given; the frame shows which row is which."""
+    echo.on_request[5] = interrupt
+    with echo.client(cassette=tmp_path / "j.jsonl") as client, pytest.raises(Interrupted) as caught:
+        client.complete_many((f"g{number}" for number in range(1000)), concurrency=2, pace=Pace(max_rps=200))
+    batch = caught.value.batch
+    assert batch.ended == "interrupted"
+    assert list(batch.to_frame()["row"])[:3] == ["g0", "g1", "g2"]
+
+
+def test_the_first_rows_request_can_be_looked_at(cells, echo):
+    """--dry-run shows it, and sends nothing."""
+    cells.names["rows"] = [{"a": "x"}, {"a": "y"}]
+    shown = cells.run(f"%%complete -m m --base-url {echo.base_url} -i rows --dry-run --seed 4\nSay {{{{ a }}}}").result
+    assert '"prompt": "Say x"' in repr(shown)
+    assert '"seed": 4' in repr(shown)
+    assert not echo.heard
+
+
+@pytest.mark.parametrize(
+    "index",
+    [pd.Index(["p", "q"], name="key"), pd.MultiIndex.from_tuples([(1, 0), (1, 1)], names=["run", None])],
+    ids=["named", "several levels"],
+)
+def test_an_index_keeps_its_names_and_levels(echo, index):
+    """So that the frame can be joined with the input."""
+    with echo.client() as client:
+        frame = client.complete_many(pd.Series(["a", "b"], index=index)).to_frame()
+    assert frame.index.equals(index)
+    assert frame.index.names == index.names
+
+
+def test_the_rate_is_that_of_what_is_asked(echo, tmp_path):
+    """Rows that are replayed come at once, and say nothing of how long the others will take."""
+    progress = Progress(3, "none", list)
+    with echo.client(cassette=tmp_path / "j.jsonl") as client:
+        client.complete_many(["a"])
+        asking = Asking(read_rows(["a"]), lambda row: client.request(row["row"]), client)
+        asking.run(progress.add)
+    assert str(progress) == "1 of 3 rows · 5 tokens"
+    assert len(echo.heard) == 1

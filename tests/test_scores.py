@@ -266,7 +266,7 @@ def test_a_budget_ends_it_with_what_is_done(cells, server):
         ("--score labels -n 2", "--n is for what is generated"),
         ("--score labels --as json", "binds Scores"),
         ("--score labels --sweep seed=1,2", "do not go together"),
-        ("--score labels --pack 2", "--pack would do nothing"),
+        ("--score labels --pack 2", "--pack does not go with --score"),
         ("--score labels --score-by luck", "--score-by takes logprob"),
         ("--score labels --score-by pmi --score-context ''", "pmi needs an unconditional context"),
         ("--score word", "a list of texts, not str"),

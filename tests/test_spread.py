@@ -168,8 +168,10 @@ def test_a_chunk_that_is_lost_goes_to_another_worker(echo):
         with Losing({1, 3, 4}) as executor:
             batch = client.complete_many(ROWS[:16], executor=executor)
     assert batch.texts[8:] == [f"<{row}>" for row in ROWS[8:16]]
-    lost = "the executor lost this row (OSError: the worker is gone): run the cell again; with --journal only"
-    assert [str(row.error) for row in batch.failures] == [f"{lost} what is missing is asked"] * 8
+    lost = "the executor lost this row (OSError: the worker is gone): run the cell again, with a new executor if "
+    assert [str(row.error) for row in batch.failures] == [
+        f"{lost}this one is broken; with --journal only what is missing is asked"
+    ] * 8
 
 
 def test_one_refusal_slows_the_whole_chunk():
