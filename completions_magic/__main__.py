@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -112,9 +113,13 @@ def _serve(options: argparse.Namespace) -> int:
     if not 0 <= options.port <= LAST_PORT or not options.host:
         raise ValueError(f"there is no address {options.host!r} with port {options.port}")
     logging.getLogger("waitress").setLevel(logging.ERROR)
-    server = make_server(
-        options.host, options.port, key=key, aliases=options.alias, allow_network=options.allow_network
-    )
+    try:
+        server = make_server(
+            options.host, options.port, key=key, aliases=options.alias, allow_network=options.allow_network
+        )
+    except OSError as error:
+        what = "is taken: --port 0 takes a free one" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
+        raise OSError(f"port {options.port} on {options.host} {what}") from None
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(f"listening on http://{host}:{server.effective_port}/v1", flush=True)
     server.run()  # ends by itself at Ctrl-C

@@ -23,6 +23,7 @@ from .errors import (
     APIConnectionError,
     APIStatusError,
     CompletionsError,
+    ConfigurationError,
     DecodeError,
     Interrupted,
     NotFoundError,
@@ -231,6 +232,9 @@ class Client:
         """
         from .rows import ROW, read_rows
         from .spread import spread_or_ask
+
+        if hasattr(prompts, "columns"):
+            raise ConfigurationError("complete_many takes prompts: give a column of texts, such as frame['text']")
 
         def request(columns: Mapping[str, Any]) -> CompletionRequest:
             return self.request(columns[ROW], model=model, **parameters)
@@ -470,6 +474,7 @@ class _Call:
                     return
                 seconds = _wait_before(error, retry)
                 if self._growing.started or retry > client.retries or seconds is None:
+                    error.message += f" (asked {retry} times)" if retry > 1 else ""
                     raise
                 wait = Wait(_in_short(error), seconds, retry, client.retries)
             else:

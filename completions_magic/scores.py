@@ -458,6 +458,8 @@ def score(
     pace: Pace | None = None,
 ) -> Scores:
     """Return the scores of candidates after one context or many; see Client.score."""
+    if isinstance(candidates, str):
+        raise ConfigurationError("candidates are a list of texts, and this is one text")
     rows = read_rows([contexts] if isinstance(contexts, str) else contexts)
     each = iter(candidates) if candidates and not isinstance(candidates[0], str) else repeat(candidates)
     scored = rows_to_score(rows, lambda columns: _text(columns[ROW]), lambda _: next(each, []))

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpcore
+import pandas as pd
 import pytest
 from conftest import (
     DONE,
@@ -1297,3 +1298,41 @@ def test_a_list_of_models_that_never_ends_is_a_timeout(server, silence):
     with server.client(timeout=0.5) as client, within(2.5), pytest.raises(APITimeoutError):
         client.models()
     assert server.gone.wait(5)
+
+
+# -- what an error says of what was done -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_an_error_says_how_often_it_was_asked(server, retries):
+    """Where it was asked more than once."""
+    server.scripts = [answer({"error": {"message": "no"}}, status="500 Internal Server Error")]
+    with no_waits(), server.client(retries=retries) as client, pytest.raises(CompletionsError) as caught:
+        client.complete("P")
+    assert len(server.heard) == 1 + retries
+    assert str(caught.value).endswith("no" if retries == 0 else "no (asked 3 times)")
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        ({"timeout": 0.1}, "(--timeout, or --first-token-timeout)"),
+        ({"first_token_timeout": 0.1}, "(--first-token-timeout)"),
+    ],
+)
+def test_a_silence_names_the_option_that_bounds_it(server, settings, option):
+    """As long as nothing else is said, --timeout bounds the first token too."""
+    server.scripts = [server.wait_until_gone]
+    with server.client(retries=0, **settings) as client, pytest.raises(CompletionsError) as caught:
+        client.complete("P")
+    assert str(caught.value).endswith(option)
+
+
+def test_tables_and_texts_in_the_place_of_lists_are_refused(server):
+    """They have an order of their own, in which each element would be asked for."""
+    with server.client() as client:
+        with pytest.raises(ConfigurationError, match="a column of texts"):
+            client.complete_many(pd.DataFrame({"text": ["a"]}))
+        with pytest.raises(ConfigurationError, match="a list of texts"):
+            client.score(["a"], "abc")
+    assert not server.heard

@@ -891,6 +891,17 @@ def test_models_lists_what_the_endpoint_offers(cells, capsys):
     assert (cells.heard[0].method, cells.heard[0].path) == ("GET", "/v1/models")
 
 
+def test_models_of_an_address_are_listed(cells, capsys):
+    """As the error of a line without a model says."""
+    cells.server.scripts = [answer({"data": [{"id": "base-7b"}]})]
+    url = cells.server.base_url
+    said = str(cells.run(f"%%complete --base-url {url}\nHi").error_in_exec)
+    command = said[said.index("%completions") :].removesuffix(" lists them")
+    cells.run(command).raise_error()
+    assert capsys.readouterr().out.splitlines()[-1] == "base-7b"
+    assert len(cells.heard) == 1
+
+
 def test_models_of_a_named_endpoint_are_listed(cells, capsys, tmp_path):
     """%completions models NAME asks that endpoint, whichever is in use."""
     cells.server.scripts = [answer({"data": [{"id": "base-7b"}]})]
