@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from memory import PEAK
 from script import Script
 from server import Server
 from table import Row, beside, megabytes, micro
@@ -15,7 +16,7 @@ from table import Row, beside, megabytes, micro
 ROWS = 100_000
 AT_ONCE = 64
 OURS = """
-import json, resource, sys, time
+import json, sys, time
 import completions_magic
 url, rows, at_once, path = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 prompts = (f"Row {number}:" for number in range(rows))
@@ -23,11 +24,10 @@ start = time.perf_counter()
 with completions_magic.Client(base_url=url, model="m", cassette=path) as client:
     batch = client.complete_many(prompts, concurrency=at_once, max_tokens=8)
 wall = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([wall, time.process_time(), peak, sum(row.error is None for row in batch)]))
+print(json.dumps([wall, time.process_time(), peak(), sum(row.error is None for row in batch)]))
 """
 OFFICIAL = """
-import asyncio, json, resource, sys, time
+import asyncio, json, sys, time
 import openai
 url, rows, at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
@@ -43,8 +43,7 @@ async def main():
 start = time.perf_counter()
 texts = asyncio.run(main())
 wall = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([wall, time.process_time(), peak, len(texts)]))
+print(json.dumps([wall, time.process_time(), peak(), len(texts)]))
 """
 
 
@@ -67,7 +66,7 @@ def measure(server: Server) -> list[Row]:
 
 def run(code: str, url: str, rows: int, journal: Path) -> tuple[float, float, float]:
     """Return seconds, seconds of CPU and the peak in bytes of a fresh Python that answers every row."""
-    command = [sys.executable, "-c", code, url, str(rows), str(AT_ONCE), str(journal)]
+    command = [sys.executable, "-c", PEAK + code, url, str(rows), str(AT_ONCE), str(journal)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     wall, cpu, peak, answered = json.loads(printed)
     assert answered == rows

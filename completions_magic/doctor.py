@@ -200,7 +200,9 @@ class Patient:
         self.requests += 1
         try:
             yield Watch(min(self.client.timeout, left))
-        except HOPELESS as error:
+        except (*HOPELESS, NotFoundError) as error:
+            if isinstance(error, NotFoundError) and self.plain is not None:
+                raise  # it is about this request: others are answered
             self._hopeless.append("no answer" if error.status is None else str(error.status))
             raise
         finally:

@@ -296,6 +296,14 @@ def test_a_server_that_never_answers_is_left_alone(server):
     assert "honoured" not in {line.verdict for line in card.findings}
 
 
+def test_where_there_is_no_such_address_it_ends_after_two_requests(server):
+    """A 404 for the models and one for a completion are enough: the address is wrong, and not thirteen things."""
+    server.scripts = [answer(b"<h1>nothing here</h1>", status="404 Not Found", kind="text/html")]
+    card = examined(server)
+    assert card.requests == len(server.heard) == 2
+    assert "404" in card["completion"].detail
+
+
 def test_a_server_that_never_ends_is_cut_off(server):
     """An answer that goes on for ever is bounded in bytes, and is a line of the card."""
 
