@@ -215,7 +215,12 @@ class FrontEnd:
     def close(self) -> None:
         """Stop the server and its kernels."""
         self._process.terminate()
-        self._process.wait(60)  # a busy machine ends its kernels slowly
+        try:
+            self._process.wait(30)  # a busy machine ends its kernels slowly
+        except subprocess.TimeoutExpired:
+            # Some servers wait for ever for a kernel that has ended; what they have started ends with them.
+            self._process.kill()
+            self._process.wait()
         self._reader.join()
         self._process.stderr.close()
 
