@@ -226,8 +226,8 @@ class Tuner(Live):
                 self._restore(self._runs[at])
             case {"star": int(at)} if 0 <= at < len(self._runs):
                 self._star(self._runs[at])
-            case {"pin": list(pins)}:
-                self._pin([at for at in pins if isinstance(at, int) and 0 <= at < len(self._runs)])
+            case {"pin": int(at)} if 0 <= at < len(self._runs):
+                self._pin([pin for pin in self._pins if pin != at] if at in self._pins else [*self._pins, at])
             case {"stop": True}:
                 self._stop()
 

@@ -408,8 +408,8 @@ class Panel {
   }
 
   pin(at) {
-    const pins = this.model.get("pins");
-    this.model.send({ pin: pins.includes(at) ? pins.filter((other) => other !== at) : [...pins, at] });
+    // The kernel knows which are pinned: here it may not have come yet, when two are pinned in a row.
+    this.model.send({ pin: at });
   }
 
   askModels() {
