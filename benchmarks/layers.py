@@ -17,7 +17,7 @@ from completions_magic import Client
 from completions_magic.answer import AnswerReader
 from completions_magic.framing import ChunkJoiner
 from completions_magic.schema import Growing
-from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedBackend, WatchedTransport
+from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedTransport, connect
 
 REQUESTS = 300
 CHUNKS = 20_000
@@ -43,15 +43,14 @@ def request_layers(server: Server) -> list[Row]:
     asked = endpoint.build("POST", "/completions", body)
     url = httpcore.URL(str(asked.url))
     origin = httpcore.Origin(b"http", b"127.0.0.1", server.port)
-    connection = httpcore.HTTPConnection(origin, network_backend=WatchedBackend())
-    pool = httpcore.ConnectionPool(network_backend=WatchedBackend())
+    connection = httpcore.HTTP11Connection(origin, connect("127.0.0.1", server.port))
     transport = WatchedTransport(ssl.create_default_context())
 
-    def core(asking: httpcore.HTTPConnection | httpcore.ConnectionPool) -> None:
+    def core() -> None:
         again = httpcore.Request(
             "POST", url, headers=asked.headers.raw, content=httpx.ByteStream(body), extensions=asked.extensions
         )
-        read(asking.handle_request(again).stream)
+        read(connection.handle_request(again).stream)
 
     def read(stream: object) -> None:
         b"".join(stream)
@@ -64,9 +63,8 @@ def request_layers(server: Server) -> list[Row]:
         response.close()
 
     layers: dict[str, Callable[[], None]] = {
-        "h11 and httpcore's connection": lambda: core(connection),
-        "and its pool": lambda: core(pool),
-        "and httpx's request and response": lambda: read(transport.handle_request(asked).stream),
+        "h11 and httpcore's connection": core,
+        "and kept connections, httpx's request and response": lambda: read(transport.handle_request(asked).stream),
         "and headers, failures, timeouts": through_endpoint,
         "and decoding, retries, Stop: Client.send": lambda: [None for _ in client.send(request)],
     }

@@ -1,6 +1,6 @@
 """HTTP over sockets that can be watched: how long a read may still take, and which socket to shut to end it.
 
-On the public seams of httpx (a transport) and httpcore (a network backend). What httpx brings along knows one
+On the public seams of httpx (a transport) and httpcore (a connection over a stream). What httpx brings along knows one
 timeout for each read, which every keep-alive comment and every single byte starts anew.
 """
 
@@ -12,9 +12,11 @@ import socket
 import ssl
 import struct
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import httpcore
@@ -24,6 +26,8 @@ from .framing import ChunkJoiner
 
 RECEIVE_BYTES = 2**16
 UNSENT_BYTES = 2**16
+KEPT_SECONDS = 30.0
+"""How long an idle connection is kept."""
 LENIENCE = 1.02
 KERNEL_WAITS = sys.platform == "linux"
 """Whether a socket that blocks can be given a time: elsewhere it has another form, or is not kept."""
@@ -182,7 +186,9 @@ class WatchedStream(httpcore.NetworkStream):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, kept)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; who reads it in another thread is woken."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
 
     def start_tls(
@@ -217,35 +223,25 @@ def _is_readable(idle: socket.socket) -> bool:
     return bool(poller.poll(0))
 
 
-class WatchedBackend(httpcore.NetworkBackend):
-    """Connects sockets, which a watch can interrupt while they connect."""
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,  # noqa: ARG002  # httpcore's signature
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002  # httpcore's signature
-    ) -> httpcore.NetworkStream:
-        """Return a connection to the first address of `host` that answers."""
-        with CONNECTING:
-            failure: OSError = OSError(f"{host} has no address")
-            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                connecting = socket.socket(family, kind, protocol)
-                try:
-                    connecting.settimeout(_patience(connecting, timeout))
-                    connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    connecting.connect(address)
-                except OSError as error:
-                    connecting.close()
-                    failure = error
-                except BaseException:
-                    connecting.close()
-                    raise
-                else:
-                    return WatchedStream(connecting)
-            raise failure
+def connect(host: str, port: int, timeout: float | None = None) -> WatchedStream:
+    """Return a connection to the first address of `host` that answers; a watch can interrupt it meanwhile."""
+    with CONNECTING:
+        failure: OSError = OSError(f"{host} has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            connecting = socket.socket(family, kind, protocol)
+            try:
+                connecting.settimeout(_patience(connecting, timeout))
+                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connecting.connect(address)
+            except OSError as error:
+                connecting.close()
+                failure = error
+            except BaseException:
+                connecting.close()
+                raise
+            else:
+                return WatchedStream(connecting)
+        raise failure
 
 
 class _Mapped:
@@ -271,10 +267,18 @@ CONNECTING = _Mapped(httpcore.ConnectTimeout, httpcore.ConnectError)
 
 
 class WatchedTransport(httpx.BaseTransport):
-    """An httpx transport over a pool of watched connections, without proxies."""
+    """An httpx transport over watched connections, which are kept for the next request; without proxies.
+
+    As many as are asked for at once. A connection that is taken is nobody else's until it is put back: httpcore's
+    pool may close one that it has just given to another thread (encode/httpcore, issue 1110).
+    """
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(ssl_context=context, network_backend=WatchedBackend(), keepalive_expiry=30)
+        context.set_alpn_protocols(["http/1.1"])
+        self._context = context
+        self._lock = threading.Lock()
+        self._open: set[httpcore.HTTP11Connection] = set()
+        self._idle: list[httpcore.HTTP11Connection] = []  # the one put back last is taken first
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; return the response with its body unread."""
@@ -285,26 +289,83 @@ class WatchedTransport(httpx.BaseTransport):
             request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
         )
         with AS_HTTPX:
-            response = self._pool.handle_request(asked)
+            connection = self._taken(url.origin) or self._connected(asked)
+            try:
+                response = connection.handle_request(asked)
+            except BaseException:
+                self._put_back(connection)
+                raise
         return httpx.Response(
-            response.status, headers=response.headers, stream=_Body(response.stream), extensions=response.extensions
+            response.status,
+            headers=response.headers,
+            stream=_Body(response.stream, partial(self._put_back, connection)),
+            extensions=response.extensions,
         )
 
+    def _taken(self, origin: httpcore.Origin) -> httpcore.HTTP11Connection | None:
+        """Return an idle connection to `origin`, and close those that are of no use any more."""
+        with self._lock:
+            while self._idle and self._idle[0].has_expired():
+                self._discard(self._idle.pop(0))
+            for number in reversed(range(len(self._idle))):
+                if self._idle[number].can_handle_request(origin):
+                    connection = self._idle.pop(number)
+                    if not connection.has_expired():
+                        return connection
+                    self._discard(connection)
+        return None
+
+    def _connected(self, asked: httpcore.Request) -> httpcore.HTTP11Connection:
+        origin = asked.url.origin
+        host = origin.host.decode("ascii")
+        timeout = asked.extensions.get("timeout", {}).get("connect")
+        stream: httpcore.NetworkStream = connect(host, origin.port, timeout)
+        if origin.scheme == b"https":
+            stream = stream.start_tls(self._context, host, timeout)
+        connection = httpcore.HTTP11Connection(origin, stream, KEPT_SECONDS)
+        with self._lock:
+            self._open.add(connection)
+        return connection
+
+    def _put_back(self, connection: httpcore.HTTP11Connection) -> None:
+        with self._lock:
+            if connection.is_idle() and connection in self._open:
+                self._idle.append(connection)
+            else:
+                self._discard(connection)
+
+    def _discard(self, connection: httpcore.HTTP11Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+
     def close(self) -> None:
-        """Close all connections."""
-        self._pool.close()
+        """Close all connections, those that are being read too."""
+        with self._lock:
+            for connection in list(self._open):
+                self._discard(connection)
+            self._idle.clear()
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, closed: Callable[[], None]) -> None:
         self._stream = stream
+        self._closed = closed
 
     def __iter__(self) -> Iterator[bytes]:
         with AS_HTTPX:
             yield from self._stream
 
     def close(self) -> None:
-        self._stream.close()
+        """Close the answer, once; its connection may be another request's after it."""
+        closed, self._closed = self._closed, _nothing
+        try:
+            self._stream.close()
+        finally:
+            closed()
+
+
+def _nothing() -> None:
+    pass
 
 
 class _AsHttpx:

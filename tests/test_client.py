@@ -1055,11 +1055,11 @@ def assert_clean(error):
 
 
 def test_an_interrupt_between_head_and_body_leaves_no_connection(server):
-    """Where it falls as the pool hands the answer over, which nobody holds yet, the answer ends at the server too."""
+    """Where it falls as the connection hands the answer over, which nobody holds yet, the answer ends at the server too."""
     server.scripts = [says(stream_head() + piece(event("Hel")), server.wait_until_gone), HELLO]
 
     def interrupt(frame, what, _):
-        if what == "return" and frame.f_code is httpcore.ConnectionPool.handle_request.__code__:
+        if what == "return" and frame.f_code is httpcore.HTTP11Connection.handle_request.__code__:
             sys.setprofile(None)
             raise KeyboardInterrupt
 

@@ -1,16 +1,21 @@
-"""Reads that wait for the end of a frame, over bare sockets and over TLS."""
+"""Reads that wait for the end of a frame, over bare sockets and over TLS; connections that are kept."""
 
 import contextlib
 import socket
 import ssl
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpcore
+import psutil
 import pytest
-from conftest import DONE, END, event, piece, stream_head
+from conftest import DONE, END, HELLO, ScriptedServer, event, eventually, piece, says, stream_head
 from test_endpoint import SELF_SIGNED
 
-from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedStream
+from completions_magic.errors import StreamError
+from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedStream, _is_readable
 
 LONG = 60.0
 
@@ -137,3 +142,109 @@ def test_an_answer_read_by_frames_is_the_same(server):
         answer = client.send(client.request("x", stream=True), frame=0.04)
         assert [chunk.text for chunk in answer] == ["a", "b", "c", "d", "e", ""]
         assert answer.partial.finished
+
+
+class Halves(ScriptedServer):
+    """Answers "slow" with one event, and with the rest once that was `shown`; then `sent` is set. All else at once."""
+
+    def __init__(self):
+        self.shown = threading.Event()
+        self.sent = threading.Event()
+        rest = piece(event("lo")) + piece(event(reason="stop")) + piece(DONE) + END
+        self.slow = says(stream_head() + piece(event("Hel")), self.shown, rest, lambda _: self.sent.set())
+        super().__init__()
+
+    def script(self, heard):
+        """Return the answer by the prompt."""
+        return self.slow if heard.json["prompt"] == "slow" else HELLO
+
+
+def at_call(function, then):
+    """Do `then` where this thread first calls `function`."""
+
+    def profile(frame, what, _):
+        if what == "call" and frame.f_code is function.__code__:
+            sys.setprofile(None)
+            then()
+
+    sys.setprofile(profile)
+
+
+def test_a_connection_that_is_taken_is_nobody_elses():
+    """Another thread's look for idle connections closes none that was given away, wherever the two meet.
+
+    httpcore's pool does (encode/httpcore, issue 1110): it looks at the state of a connection before it looks for what
+    has come, and what has come in between is another request's answer.
+    """
+    server = Halves()
+    given, looked = threading.Event(), threading.Event()
+
+    def slow():
+        at_call(httpcore.HTTP11Connection.handle_request, lambda: given.set() or looked.wait(5))
+        for chunk in client.stream("slow"):
+            if chunk.text == "Hel":
+                server.shown.set()
+                quick_one.result()
+            yield chunk.text
+
+    def quick():
+        given.wait(5)
+        at_call(_is_readable, lambda: looked.set() or server.sent.wait(5))
+        try:
+            return client.complete("quick").text
+        finally:
+            looked.set()
+
+    with server.client(retries=0) as client, ThreadPoolExecutor(2) as threads:
+        client.complete("leaves an idle connection")
+        quick_one = threads.submit(quick)
+        assert threads.submit(lambda: "".join(slow())).result() == "Hello"
+        assert quick_one.result() == "Hello"
+    server.close()
+
+
+def at_once(client, count):
+    """Read so many answers, each begun before the first has ended; return their texts."""
+    streams = [client.stream("a") for _ in range(count)]
+    begun = [next(stream).text for stream in streams]
+    return [begin + "".join(chunk.text for chunk in stream) for begin, stream in zip(begun, streams, strict=True)]
+
+
+def test_as_many_connections_are_made_as_are_needed_at_once(server):
+    """And no more: who asks later uses one that is there."""
+    server.scripts = [HELLO]
+    with server.client() as client:
+        for count, connections in ((1, 1), (1, 1), (20, 20), (1, 20), (20, 20)):
+            assert at_once(client, count) == ["Hello"] * count
+            assert len(server._open) == connections
+
+
+def test_connections_that_the_server_has_closed_are_let_go(server):
+    """Those that nobody needs again too: each holds a descriptor."""
+    server.scripts = [HELLO]
+    with server.client(retries=0) as client:
+        at_once(client, 5)
+        for connection in server._open:
+            connection.shutdown(socket.SHUT_RDWR)
+        assert eventually(lambda: client.complete("a").text == "Hello" and len(connected_to(server)) == 1)
+
+
+def test_closing_a_client_closes_its_connections(server):
+    """The idle ones, and one that is being read: who reads it is told, and does not wait."""
+    server.scripts = [HELLO]
+    client = server.client(retries=0)
+    at_once(client, 3)
+    server.scripts = [says(stream_head(), piece(event("Hel")), server.wait_until_gone)]
+    stream = client.stream("a")
+    next(stream)
+    with ThreadPoolExecutor(1) as reader:
+        rest = reader.submit(next, stream)
+        client.close()
+        assert isinstance(rest.exception(5), StreamError)
+    assert connected_to(server) == []
+    assert stream.partial.text == "Hel"
+
+
+def connected_to(server):
+    """Return this process's connections to a server."""
+    return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == server.port]
