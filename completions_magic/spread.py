@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
@@ -70,7 +71,21 @@ class Order:
         return _clients[known]
 
 
+class Threads(threading.local):
+    """The threads that each of a worker's own threads asks with: kept, for a chunk may take less than to start them."""
+
+    def __init__(self) -> None:
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def of(self, count: int) -> ThreadPoolExecutor:
+        """Return so many threads."""
+        if count not in self._pools:
+            self._pools[count] = ThreadPoolExecutor(count, thread_name_prefix="completions-worker")
+        return self._pools[count]
+
+
 _clients: dict[str, Client] = {}
+_threads = Threads()
 _numbers = itertools.count(1)
 
 
@@ -118,8 +133,7 @@ def answer(order: Order, requests: Sequence[CompletionRequest]) -> Report:
     """Ask these requests, several at a time: what a worker runs. Raises ProfileError where it lacks the key."""
     began = time.monotonic()
     client = order.client()
-    with ThreadPoolExecutor(order.concurrency) as pool:
-        outcomes = list(pool.map(partial(_outcome, client), requests))
+    outcomes = list(_threads.of(order.concurrency).map(partial(_outcome, client), requests))
     pace = client.pace
     return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest)
 

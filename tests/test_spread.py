@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import threading
 import time
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -12,6 +13,8 @@ from multiprocessing import get_context
 import ipyparallel
 import pandas as pd
 import pytest
+from conftest import eventually
+from dask import config as dask_config
 from dask import dataframe
 from distributed import Client as DaskClient
 from distributed import LocalCluster
@@ -22,7 +25,7 @@ from completions_magic.errors import ConfigurationError, Interrupted, OptionErro
 from completions_magic.pace import Pace
 from completions_magic.profiles import NOTEBOOK_FILE, Profile, trust
 from completions_magic.rows import ROW, read_rows
-from completions_magic.spread import Order, Spreading
+from completions_magic.spread import Order, Spreading, answer
 
 KEY = "sk-spread-0123456789abcdefghij"
 ROWS = [str(number) for number in range(60)]
@@ -39,7 +42,11 @@ def echo():
 @pytest.fixture(scope="module")
 def cluster():
     """Give a Dask cluster of two processes."""
-    with LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
+    # On Python 3.11 a worker's profiler may freeze it, with whatever it does: dask/distributed, issue 8616.
+    with (
+        dask_config.set({"distributed.worker.profile.enabled": False}),
+        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster,
+    ):
         yield cluster
 
 
@@ -226,6 +233,21 @@ def test_a_workers_client_has_the_settings_of_the_one_here(echo):
     worker = pickle.loads(pickle.dumps(Order.of(client, 2))).client()
     assert worker.settings == client.settings == {"model": "m", **given}
     assert worker.profile.parameters == {}
+
+
+def test_a_worker_keeps_its_threads(echo):
+    """From chunk to chunk: to start them would take as long as a chunk of quick answers."""
+
+    def asked():
+        answer(order, [client.request(row) for row in ROWS[:8]])
+        return {thread for thread in threading.enumerate() if thread.name.startswith("completions-worker")}
+
+    with echo.client() as client, ThreadPoolExecutor(1) as worker:
+        order = Order.of(client, 3)
+        first = worker.submit(asked).result()
+        assert 1 <= len(first) <= 3
+        assert worker.submit(asked).result() >= first
+    assert eventually(lambda: not first & set(threading.enumerate()))
 
 
 def test_a_budget_and_a_pace_hold_past_one_machine(echo, dask):
