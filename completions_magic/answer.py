@@ -165,11 +165,11 @@ class AnswerReader:
         said = [*joined.values(), *spelled.values()]
         # All there is of text in completions of this kind: a tenth of what came, most of which is the same every time.
         shown = "\n".join([*said, *filter(None, names)]).encode()
-        if any(trace in shown for trace in self._traces):
+        if any(map(shown.__contains__, self._traces)):
             return False
         if has_scores and self._is_suspicious(b"\n".join(payloads)):
             return False
-        if any(map(self._ends_in_key, said)):
+        if self._streamed and any(map(self._ends_in_key, said)):
             return False
         self._before = {index: text[-PIECE:] for index, text in joined.items()}
         self._spelling.go_on(spelled)
@@ -177,7 +177,7 @@ class AnswerReader:
 
     def _is_suspicious(self, shown: bytes) -> bool:
         """Say whether a piece of the key may be in it. Escapes may spell anything, a key too."""
-        return bool(self._traces) and (b"\\u" in shown or any(trace in shown for trace in self._traces))
+        return bool(self._traces) and (b"\\u" in shown or any(map(shown.__contains__, self._traces)))
 
     def _ends_in_key(self, text: str) -> bool:
         """Say whether the end of a text may be the beginning of a piece of the key."""
@@ -192,7 +192,12 @@ class AnswerReader:
         if body.lstrip()[:1] == b"<":
             raise DecodeError(f"{self._name} sent an HTML page instead of JSON: does the base URL end in /v1?")
         self._done = True
-        yield [self._complete(bytes(body))]
+        payload = bytes(body)
+        usual = Completion.from_chunks([payload])
+        if usual is not None and _are_numbered(usual[0].choices) and self._is_plain([payload], usual):
+            yield usual
+        else:
+            yield [self._complete(payload)]
 
     def _read(self, payload: bytes) -> Completion | None:
         """Read one event; None where it is blank, or the end of the stream."""
@@ -250,7 +255,7 @@ class AnswerReader:
         """Mend the indices of servers that count chunks in them, or give one to several choices."""
         if self._choices == 1 and len(choices) == 1:
             choices[0].index = 0
-        elif not self._streamed and len({choice.index for choice in choices}) < len(choices):
+        elif not self._streamed and not _are_numbered(choices):
             for position, choice in enumerate(choices):
                 choice.index = position
 
@@ -297,6 +302,11 @@ def _first_bytes(pieces: Iterator[bytes]) -> bytes:
         if len(start) >= 6 or (start and start[:1] in b":{[<"):
             break
     return start
+
+
+def _are_numbered(choices: Sequence[Choice]) -> bool:
+    """Say whether each choice has a number of its own."""
+    return len({choice.index for choice in choices}) == len(choices)
 
 
 def _is_chat(choices: object) -> bool:

@@ -212,7 +212,7 @@ class Endpoint:
 
     def pieces(self, response: httpx.Response, watch: Watch) -> Iterator[bytes]:
         """Yield the body of `response` as it comes; raise where it is cut or nothing comes while `watch` waits."""
-        coming = response.iter_bytes()
+        coming = self._decoded(response)
         while True:
             try:
                 with watch:
@@ -225,6 +225,16 @@ class Endpoint:
             yield piece
             if not watch.left:
                 raise APITimeoutError(silence(self, watch))
+
+    def _decoded(self, response: httpx.Response) -> Iterator[bytes]:
+        """Yield the body as it comes, decompressed where it is compressed; the response is closed after it."""
+        stream = response.stream
+        if "content-encoding" in response.headers or not isinstance(stream, httpx.SyncByteStream):
+            yield from response.iter_bytes()
+            return
+        # Without the four layers that httpx has for what else may be asked of a response.
+        yield from stream
+        response.close()
 
     def explain(self, error: CompletionsError, response: httpx.Response) -> None:
         """Put into the error of an answer what its head says of it."""

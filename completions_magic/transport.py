@@ -31,6 +31,8 @@ KEPT_SECONDS = 30.0
 LENIENCE = 1.02
 KERNEL_WAITS = sys.platform == "linux"
 """Whether a socket that blocks can be given a time: elsewhere it has another form, or is not kept."""
+FRESH_SECONDS = 1.0 if KERNEL_WAITS else 0.0
+TCP_ESTABLISHED = 1
 FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
 
 
@@ -118,6 +120,7 @@ class WatchedStream(httpcore.NetworkStream):
         self._socket = connected
         self._joiner = ChunkJoiner()
         self._filled = False
+        self._read_at = 0.0
         self._unsent = b""
         self._timeout = connected.gettimeout() or 0.0
 
@@ -143,6 +146,7 @@ class WatchedStream(httpcore.NetworkStream):
         if rested and isinstance(self._socket, ssl.SSLSocket):
             received += self._received_meanwhile(self._socket, most - len(received))
         self._filled = len(received) > most // 2
+        self._read_at = time.monotonic()
         return received
 
     def _received_meanwhile(self, secured: ssl.SSLSocket, most: int) -> bytes:
@@ -206,10 +210,16 @@ class WatchedStream(httpcore.NetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Return the socket, the TLS object, or whether the peer has something to read, by httpcore's names."""
         if info == "is_readable":
-            return _is_readable(self._socket)
+            is_fresh = time.monotonic() - self._read_at < FRESH_SECONDS
+            return _is_over(self._socket) if is_fresh else _is_readable(self._socket)
         if info == "ssl_object":
             return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         return self._socket if info == "socket" else None
+
+
+def _is_over(fresh: socket.socket) -> bool:
+    """Say whether the peer has closed a connection: asking the kernel for its state lets no other thread go ahead."""
+    return bool(fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED)
 
 
 def _is_readable(idle: socket.socket) -> bool:

@@ -15,7 +15,7 @@ from conftest import DONE, END, HELLO, ScriptedServer, event, eventually, piece,
 from test_endpoint import SELF_SIGNED
 
 from completions_magic.errors import StreamError
-from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedStream, _is_readable
+from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedStream
 
 LONG = 60.0
 
@@ -189,7 +189,7 @@ def test_a_connection_that_is_taken_is_nobody_elses():
 
     def quick():
         given.wait(5)
-        at_call(_is_readable, lambda: looked.set() or server.sent.wait(5))
+        at_call(WatchedStream.get_extra_info, lambda: looked.set() or server.sent.wait(5))
         try:
             return client.complete("quick").text
         finally:
