@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from IPython.core.getipython import get_ipython
 
@@ -20,12 +21,13 @@ class Area(Values):
     _css = (STATIC / "area.css").read_text("utf-8")
 
     def __init__(self, labels: list[str], on_stop: Callable[[], None], **values: Any) -> None:
-        super().__init__(labels=labels, **values)
+        # Chosen here, so that the page hears of it with the rest, and not in a message of its own.
+        model_id = uuid4().hex
+        super().__init__(model_id=model_id, comm=model_id, labels=labels, **values)
         self._on_stop = on_stop
         self.on_msg(self._hear)
         _open.add(self.model_id)
         _hear_while_busy()
-        self.put(comm=self.model_id)
 
     def close(self) -> None:
         """Close the area, its layout too; the last one takes back what let it hear."""

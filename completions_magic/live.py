@@ -10,7 +10,7 @@ from .errors import CompletionsError
 from .inert import one_line
 from .slot import Slot
 
-FLUSH_SECONDS = 0.04
+FLUSH_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
 """A server that has not sent the head of its answer may keep a stopped thread for longer than this."""
 LONGEST_LINE = 300
@@ -43,7 +43,7 @@ class Live(Slot):
         raise NotImplementedError
 
     def _follow(self, read: Callable[[], None], show: Callable[[], None], fail: Callable[[Exception], None]) -> None:
-        """Call `read` in a thread, `show` 25 times a second meanwhile, and `fail` with what it raises."""
+        """Call `read` in a thread, `show` 20 times a second meanwhile, and `fail` with what it raises."""
         reader = threading.Thread(
             target=self._run_reader, args=(read, show, fail), name=f"completions-{self.kind}", daemon=True
         )

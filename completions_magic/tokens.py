@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .schema import Completion
 
 PAGE = 32
-"""Nodes in a page: a full one is sent once, the last one up to 25 times a second while tokens come."""
+"""Nodes in a page: a full one is sent once, the last one up to 20 times a second while tokens come."""
 PROMPT_SHOWN = 400
 LONGEST_NAME = 80
 

@@ -17,9 +17,9 @@ class Values(anywidget.AnyWidget):
     reload, gets everything.
     """
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *, model_id: str | None = None, **values: Any) -> None:
         self._values: dict[str, Any] = values
-        super().__init__()
+        super().__init__(**({} if model_id is None else {"model_id": model_id}))
         # ipykernel 7.4 routes replies to the shell that last sent on the comm, which may be a busy one.
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = None  # noqa: SLF001  # no public way; guarded
