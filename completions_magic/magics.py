@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from .asking import WORKERS, Asking
 from .audience import is_watched
-from .binding import check_name, check_pattern, convert, extract
+from .binding import check_name, check_pattern
 from .card import Card
 from .cassette import Cassette
 from .client import Client, Stream
@@ -30,35 +27,27 @@ from .errors import (
     ConversionError,
     Interrupted,
     OptionError,
-    ProfileError,
     PromptError,
-    ScoringError,
     nearest,
     shorten,
 )
-from .grid import points
 from .inert import inert, one_line
-from .lazy import RowPrompt, complete_lazily, is_lazy
 from .options import Options, check_together, help_text, parse
-from .pace import Pace
 from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profiles, trust
-from .progress import Progress
-from .prompt import names_in, render
+from .prompt import render
 from .record import provenance, record
-from .rows import Rows, read_rows
 from .schema import Completion, CompletionRequest
-from .scores import UNCONDITIONAL, Scores, Scoring, check_score, rows_to_score, scoring_parameters
-from .spread import spread_or_ask
-from .sweep import CONCURRENCY, Board, Point, Sweep, at_point, check_sweep
 from .tape import Tape
-from .verdict import Answered, Verdict, judge
-from .views import FLUSH_SECONDS, VIEWS, View, choose_kind, choose_view
+from .task import DryRun, Task
+from .views import FLUSH_SECONDS, VIEWS, View, choose_view
 
 if TYPE_CHECKING:
     from .distribution import DistributionView
     from .extension import CompletionsMagics
+    from .progress import Progress
     from .tokens import TokenView
     from .tuner import Tuner
+    from .verdict import Verdict
 
 
 LONGEST_HISTORY = 1000
@@ -77,16 +66,6 @@ class Run:
     failure: BaseException | None
 
 
-def _variable(flag: str, named: Any, seen: Mapping[str, Any]) -> Any:
-    """Return the variable that an option names, or what it was given as $name."""
-    if not isinstance(named, str):
-        return named
-    if named not in seen:
-        hint = nearest(named, seen) if named.isidentifier() else "; an expression needs a name first"
-        raise OptionError(f"{flag} takes a variable's name, and there is no {named!r}{hint}")
-    return seen[named]
-
-
 def _check_sample(sample: int | None, client: Client, request: CompletionRequest) -> None:
     """Raise OptionError where recording this sample would leave a gap before it."""
     if sample is None or not client.asks(request, sample):
@@ -94,35 +73,6 @@ def _check_sample(sample: int | None, client: Client, request: CompletionRequest
     free = next(number for number in count(1) if client.asks(request, number))
     if free < sample:
         raise OptionError(f"--sample {sample}: the cassette holds {free - 1} of this request, so the next is {free}")
-
-
-@dataclass
-class Task:
-    """One run of the magic: what was asked, and how the answer is to be bound."""
-
-    options: Options
-    request: CompletionRequest
-    client: Client
-    names: dict[str, Any]
-    pattern: Any = None
-    returns: bool = False
-
-    def bind(self, completion: Completion) -> Any:
-        """Bind the completion as the options say; return what `-o` takes. Raises ConversionError."""
-        if self.options.out is not None:
-            self.names[self.options.out] = completion
-        value = convert(completion, self.options.form or "completion")
-        if self.options.out is not None:
-            self.names[self.options.out] = value
-        if self.pattern is not None:
-            self.names.update(extract(completion, self.pattern))
-        return value
-
-    def keep(self, partial: Completion) -> None:
-        """Bind what had arrived of an answer that did not end; a good variable is not replaced by an empty one."""
-        out = self.options.out
-        if out is not None and (any(partial.texts) or out not in self.names):
-            self.names[out] = partial
 
 
 class Session:
@@ -153,7 +103,7 @@ class Session:
         self.asked = 0
         self._clients: dict[Any, Client] = {}
         self._tapes: dict[Path, Tape] = {}
-        self._views: list[View | Progress] = []
+        self.views: list[View | Progress] = []
         self._tuners: dict[str, Tuner] = {}
         self._cards: dict[str, Card | None] = {}
         self._warned: set[tuple[str, str]] = set()
@@ -161,8 +111,8 @@ class Session:
 
     def dispose_views(self, _result: object = None) -> None:
         """Close the live areas of a cell that has ended; by now the record has taken their place."""
-        while self._views:
-            self._views.pop().dispose()
+        while self.views:
+            self.views.pop().dispose()
 
     def close(self) -> None:
         """Close all connections."""
@@ -190,7 +140,7 @@ class Session:
             many = self._many(options)
             if many is not None:
                 return many(options, rest if body is None else body, seen, whole_cell=whole)
-            task = self._prepare(options, rest if body is None else body, seen)
+            task = self.prepare(options, rest if body is None else body, seen)
             task.returns = cell is None
             if options.dry_run:
                 return DryRun(task.client, task.request)
@@ -218,8 +168,12 @@ class Session:
         check_together(options, way)
         if not chosen or (options.dry_run and options.tune):
             return None
-        run = {"--score": self._score, "-i": self._batch, "--sweep": self._sweep, "--tune": self._tune}
-        return run[chosen[0]]
+        if not way:
+            return self._tune
+        from .many import Many
+
+        many = Many(self)
+        return {"--score": many.scores, "-i": many.rows, "--sweep": many.sweep}[way]
 
     def _is_this_cell(self, line: str) -> bool:
         first = self._settings.typed.lstrip("\n").partition("\n")[0].strip()
@@ -235,15 +189,15 @@ class Session:
             body = re.sub(r"\n[ \t]*\n[ \t]*\Z", "", body)
         return body
 
-    def _prepare(self, options: Options, body: str, seen: Mapping[str, Any]) -> Task:
+    def prepare(self, options: Options, body: str, seen: Mapping[str, Any]) -> Task:
         """Check everything that can be checked before anything is sent; `seen` is what a prompt may name."""
         names = self.shell.user_ns
         if options.out is not None:
             check_name(options.out, names)
         pattern = None if options.extract is None else check_pattern(options.extract, names)
-        prompt, suffix = self._prompt(options, body, seen)
-        client = self._client(options)
-        parameters = self._parameters(options, client)
+        prompt, suffix = self.prompt(options, body, seen)
+        client = self.client(options)
+        parameters = self.parameters(options, client)
         if suffix is not None:
             if "suffix" in options.parameters:
                 raise OptionError("--suffix and {{fill}} both give a suffix: use one")
@@ -253,12 +207,13 @@ class Session:
         request = client.request(prompt, **parameters)
         return Task(options, request, client, names, pattern)
 
-    def _parameters(self, options: Options, client: Client) -> dict[str, Any]:
+    def parameters(self, options: Options, client: Client) -> dict[str, Any]:
         """Return every field that a request of this line sets, beside prompt and model."""
         defaults = {**self._settings.parameters, **client.profile.parameters}
         return {**options.extra, **defaults, **options.parameters}
 
-    def _prompt(self, options: Options, body: str, seen: Mapping[str, Any]) -> tuple[Any, str | None]:
+    def prompt(self, options: Options, body: str, seen: Mapping[str, Any]) -> tuple[Any, str | None]:
+        """Return the prompt, and what follows its hole. Raises PromptError or OptionError."""
         if options.prompt is not None:
             if body.strip():
                 raise OptionError("--prompt and the text of the cell are two prompts: use one")
@@ -282,7 +237,8 @@ class Session:
             return replace(profile, model=self._settings.model)
         return profile if profile.model else replace(profile, model=self._settings.model or None)
 
-    def _client(self, options: Options) -> Client:
+    def client(self, options: Options) -> Client:
+        """Return the client of a line: the one that has the connection already, where there is one."""
         profile = self._profile(options)
         names = ("connect_timeout", "first_token_timeout", "timeout", "retries", "event_limit")
         settings = {name: getattr(self._settings, name) for name in names}
@@ -311,7 +267,7 @@ class Session:
         _check_sample(task.options.sample, task.client, task.request)
         frame = FLUSH_SECONDS if whole_cell and not task.options.quiet else 0.0
         stream = task.client.send(task.request, sample=task.options.sample, frame=frame)
-        view = self._view(task, task.request, stream.stop, whole_cell=whole_cell)
+        view = self.view(task, task.request, stream.stop, whole_cell=whole_cell)
         task.client.on_wait = lambda wait: view.say(str(wait))
         try:
             with view:
@@ -342,10 +298,10 @@ class Session:
         from .tuner import Bench, Tuner
 
         def prepare(options: Options, body: str) -> Task:
-            return self._prepare(options, body, seen)
+            return self.prepare(options, body, seen)
 
         cell = self._settings.cell_id if whole_cell else None
-        tuner = Tuner(options, body, Bench(prepare, self._client, self._note_last, cell))
+        tuner = Tuner(options, body, Bench(prepare, self.client, self._note_last, cell))
         kernel = getattr(self.shell, "kernel", None)
         if kernel is not None and is_watched(kernel):
             self._tuners[cell or tuner.model_id] = tuner
@@ -365,163 +321,6 @@ class Session:
         """Keep a run of the tuner in the history; the last that went well is the last completion."""
         self.last = completion if failure is None and completion.choices else self.last
         self.note(task, completion, failure)
-
-    def _sweep(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
-        """Ask at every point of the grid, several at a time; bind and return the Sweep."""
-        check_sweep(options)
-        tasks, sweep = self._points(options, body, seen)
-        again: Counter[bytes] = Counter()
-        streams = []
-        for task in tasks.values():
-            # Named by its ordinal in the grid, so that the same cell asks, next time, only for what is missing.
-            again[task.request.encode()] += 1
-            sample = None if task.client.cassette is None else again[task.request.encode()]
-            streams.append(task.client.send(task.request, sample=sample, frame=0.0 if options.quiet else FLUSH_SECONDS))
-        board = Board([sweep.points[place] for place in tasks], streams, options.concurrency or CONCURRENCY)
-        first = next(iter(tasks.values()))
-        view = self._view(first, board.request, board.stop, whole_cell=whole_cell, names=board.labels)
-        failure: BaseException | None = None
-        try:
-            with view:
-                board.run(view.add)
-        except Interrupted as error:
-            failure = error
-        for place, task in tasks.items():
-            point = sweep.points[place]
-            if point.completion is not None or point.error is not None:
-                self.note(task, point.completion or Completion(request=task.request), point.error)
-        value = sweep.to_frame() if options.form == "frame" else sweep
-        if options.out is not None:
-            self.shell.user_ns[options.out] = value
-        if failure is None and len(sweep.failures) == len(sweep):
-            failure = sweep.failures[0].error
-        if failure is not None:
-            raise failure
-        return None if options.quiet and whole_cell else value
-
-    def _points(self, options: Options, body: str, seen: Mapping[str, Any]) -> tuple[dict[int, Task], Sweep]:
-        """Return what to ask, by its place in the grid, and the grid; a point without its endpoint has failed."""
-        axes = options.sweep or []
-        tasks: dict[int, Task] = {}
-        grid = []
-        for place, settings in enumerate(points(axes)):
-            grid.append(Point(settings))
-            try:
-                tasks[place] = self._prepare(at_point(options, settings), body, seen)
-                grid[-1].choices = tasks[place].request.choices
-            except ProfileError as error:
-                grid[-1].error = error
-        if not tasks:
-            raise grid[0].error or OptionError("--sweep has no points")
-        return tasks, Sweep(axes, grid)
-
-    def _batch(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
-        """Ask for every row of a variable, several at a time; bind and return the Batch."""
-        source = _variable("-i", options.inputs, seen)
-        if options.out is not None:
-            check_name(options.out, seen)
-        client = self._client(options)
-        parameters = self._parameters(options, client)
-        if not options.raw and names_in(str(parameters.get("suffix", ""))):
-            raise OptionError(
-                "--suffix is the same for every row: what stands after {{fill}} in the prompt is a row's own"
-            )
-        rows = None if is_lazy(source) else read_rows(source)
-        columns = rows.columns if rows is not None else tuple(map(str, getattr(source, "columns", ())))
-        row = RowPrompt.of(body, seen, parameters, columns, raw=options.raw)
-        if rows is None:
-            value: Any = complete_lazily(source, row, client, concurrency=options.concurrency or WORKERS, given=options)
-            if options.out is not None:
-                self.shell.user_ns[options.out] = value
-            return None if options.quiet and whole_cell else value
-        if options.dry_run:
-            return next((DryRun(client, row.request(client, columns)) for _, columns in rows.rows), None)
-        asking = spread_or_ask(
-            rows,
-            partial(row.request, client),
-            client,
-            executor=_variable("--executor", options.executor, seen),
-            concurrency=options.concurrency or WORKERS,
-            pack=options.pack or 1,
-            pace=Pace(max_rps=options.max_rps, **(options.budget or {})),
-        )
-        return self._ask_rows(asking, options, client, whole_cell=whole_cell)
-
-    def _score(self, options: Options, body: str, seen: Mapping[str, Any], *, whole_cell: bool) -> Any:
-        """Score candidates behind the prompt, or behind that of every row; bind and return the Scores."""
-        check_score(options)
-        if options.out is not None:
-            check_name(options.out, seen)
-        client = self._client(options)
-        parameters = {**self._parameters(options, client), **scoring_parameters(client, options.parameters)}
-        rows, context = self._contexts(options, body, seen)
-        name = options.score
-        if not isinstance(name, str) or name not in rows.columns:
-            shared = _variable("--score", name, seen)
-            scored = rows_to_score(rows, context, lambda _: shared)
-        else:
-            scored = rows_to_score(rows, context, lambda columns: columns[name])
-        scoring = Scoring(
-            Scores(rows.columns, rows.kind, options.score_by or "logprob", scored, index=rows.index),
-            lambda prompt: client.request(prompt, **parameters),
-            client,
-            unconditional=UNCONDITIONAL if options.score_context is None else options.score_context,
-            concurrency=options.concurrency or WORKERS,
-            pace=Pace(max_rps=options.max_rps, **(options.budget or {})),
-        )
-        return self._ask_rows(scoring, options, client, whole_cell=whole_cell, what="prompts")
-
-    def _contexts(
-        self, options: Options, body: str, seen: Mapping[str, Any]
-    ) -> tuple[Rows, Callable[[Mapping[str, Any]], str]]:
-        """Return the rows, one without columns where there is no -i, and what makes a row's context."""
-        if options.inputs is None:
-            prompt, hole = self._prompt(options, body, seen)
-            rendered: Callable[[Mapping[str, Any]], Any] = lambda _: (prompt, hole)  # noqa: E731
-            rows = Rows(iter([(0, {})]), (), 1)
-        else:
-            rows = read_rows(_variable("-i", options.inputs, seen))
-            rendered = RowPrompt.of(body, seen, {}, rows.columns, raw=options.raw).render
-
-        def context(columns: Mapping[str, Any]) -> str:
-            prompt, hole = rendered(columns)
-            if hole is not None or not isinstance(prompt, str):
-                raise PromptError("--score takes one text that candidates follow: no {{fill}}, no list of prompts")
-            return prompt
-
-        return rows, context
-
-    def _ask_rows(
-        self, work: Asking | Scoring, options: Options, client: Client, *, whole_cell: bool, what: str = "rows"
-    ) -> Any:
-        """Run many requests behind a progress; bind what came of them, whatever ended it, and return it."""
-        kind = "none" if options.quiet else choose_kind(self.shell, self._kind(options), whole_cell=whole_cell)
-        progress = Progress(work.count, kind, work.stop, what=what)
-        self._views.append(progress)
-        client.on_wait = progress.wait
-        failure: BaseException | None = None
-        try:
-            with progress:
-                work.run(progress.add)
-        except ScoringError:
-            raise  # what has come would be no better than chance
-        except BaseException as error:  # noqa: BLE001  # raised below, when nothing can be lost any more
-            failure = error
-        result = work.result
-        if isinstance(failure, Interrupted) and kind != "none":
-            display(result)  # what had come, as after an interrupt of one completion
-        value = result.to_frame() if options.form == "frame" else result
-        if options.out is not None:
-            self.shell.user_ns[options.out] = value
-        for row in islice(work.requests, 1):
-            # One stands for all in the history, which would hold nothing else.
-            if row.completion is not None and row.completion.request is not None:
-                self.note(Task(options, row.completion.request, client, {}), row.completion)
-        if failure is None and len(result) and all(row.error is not None for row in result):
-            failure = result[0].error
-        if failure is not None:
-            raise failure
-        return None if options.quiet and whole_cell else value
 
     def since(self, number: int) -> list[Run]:
         """Return what was asked in this session from the `number`-th request on, as far as the history goes back."""
@@ -550,7 +349,7 @@ class Session:
         if card and fresh:
             print(f"{client.name} ignores {' and '.join(fresh)} (%completions doctor, {card.date})", file=sys.stderr)
 
-    def _view(
+    def view(
         self,
         task: Task,
         request: CompletionRequest,
@@ -559,14 +358,16 @@ class Session:
         whole_cell: bool,
         names: Sequence[str] | None = None,
     ) -> View:
+        """Return the view of a run, let go of when the cell has ended; `names` are what its panes are called."""
         if task.options.quiet:
             return View()
-        kind = self._kind(task.options)
+        kind = self.kind(task.options)
         view = choose_view(self.shell, request, on_stop, kind=kind, whole_cell=whole_cell, names=names)
-        self._views.append(view)
+        self.views.append(view)
         return view
 
-    def _kind(self, options: Options) -> str:
+    def kind(self, options: Options) -> str:
+        """Return the kind of view that is asked for. Raises OptionError where there is none of that name."""
         kind: str = options.view or os.environ.get("COMPLETIONS_VIEW") or self._settings.view
         if kind not in VIEWS:
             raise OptionError(f"a view is {', '.join(VIEWS)}, not {kind[:40]!r}{nearest(kind, VIEWS)}")
@@ -667,7 +468,7 @@ class Session:
         return Options(base_url=name) if name is not None and "://" in name else Options(profile=name)
 
     def _models(self, name: str | None = None) -> None:
-        client = self._client(self._named(name))
+        client = self.client(self._named(name))
         models = client.models()
         for model in models:
             print(one_line(model.id))
@@ -677,7 +478,7 @@ class Session:
     def _doctor(self, name: str | None = None) -> Card:
         from .doctor import examine, price
 
-        client = self._client(replace(self._named(name), cassette=""))
+        client = self.client(replace(self._named(name), cassette=""))
         print(f"asking {client.name}: {price()}", flush=True)
         card = self._cards[client.profile.base_url] = examine(client)
         return card
@@ -741,6 +542,8 @@ class Session:
 
 def verify(run: Run) -> Verdict:
     """Ask again what a cell asked, of the endpoint itself, and say whether the same came."""
+    from .verdict import Answered, Verdict, judge
+
     if run.failure is not None:
         return Verdict("failed", one_line(str(run.failure)))
     old = Answered.of(run.completion)
@@ -752,18 +555,6 @@ def verify(run: Run) -> Verdict:
         except CompletionsError as error:
             return Verdict("failed", str(error))
     return judge(Answered.of(stream.partial), old)
-
-
-class DryRun:
-    """A request that was not sent; shows what would go over the wire, without the key."""
-
-    def __init__(self, client: Client, request: CompletionRequest) -> None:
-        self.request = request
-        self._client = client
-
-    def __repr__(self) -> str:
-        body = json.dumps(self.request.body(), ensure_ascii=False, indent=2)
-        return inert(f"{self._client.endpoint.describe_post()}\n\n{body}")
 
 
 class Background:
