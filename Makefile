@@ -85,6 +85,7 @@ cards: .venv/dev .venv-foreign/ready
 
 bench: .venv/dev .venv-plain/run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python -m compileall -q completions_magic  # as pip does for who installs a package
 	$(ALONE) $(BIN)/python benchmarks
 
 notebooks: .venv/dev

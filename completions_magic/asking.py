@@ -15,7 +15,8 @@ import msgspec
 from .batch import Batch, Row
 from .client import Client, Stream
 from .errors import BudgetError, CompletionsError, Interrupted, OptionError, StreamError
-from .pace import Pace, run_all
+from .pace import Pace
+from .pool import run_all
 from .rows import Rows
 from .schema import Choice, Completion, CompletionRequest, check_prompt
 from .shelf import Shelf, Tally

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,13 @@ MOST_FIELDS = 3
 
 def compare(old: str, new: str) -> Iterator[tuple[str, str]]:
     """Yield (what only the old text has, what only the new one has) and, with both the same, what they share."""
+    from difflib import SequenceMatcher  # here, since few who load this use it
+
     before, after = WORDS.findall(old), WORDS.findall(new)
     if len(before) + len(after) > LONGEST:
         yield old, new
         return
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    for kind, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         gone, come = "".join(before[a:b]), "".join(after[c:d])
         yield (gone, gone) if kind == "equal" else (gone, come)
 
@@ -46,8 +47,10 @@ def differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
 
 def distance(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[int, float]:
     """Return how far two requests are from each other: fields that differ, then how unlike the prompts are."""
+    from difflib import SequenceMatcher
+
     prompts = [str(body.get("prompt", ""))[:GLANCE] for body in (new, old)]
-    return len(differing(new, old)), -difflib.SequenceMatcher(None, prompts[0], prompts[1]).quick_ratio()
+    return len(differing(new, old)), -SequenceMatcher(None, prompts[0], prompts[1]).quick_ratio()
 
 
 def in_words(new: Mapping[str, Any], old: Mapping[str, Any], then: str = "recorded") -> str:

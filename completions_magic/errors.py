@@ -30,7 +30,6 @@ Interrupted (a KeyboardInterrupt)                    kind "interrupted"
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -50,6 +49,8 @@ def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean …?)` with the closest of the `known` words, or an empty text."""
+    import difflib  # here, since few who load this use it
+
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
@@ -65,6 +64,8 @@ def preformatted(text: str, *, first: bool = False) -> str:
     HTML drops a line end right after <pre>, and Markdown ends a table at an empty line: so the first is doubled
     and none is written as itself.
     """
+    from html import escape  # here, since its table of entities is large, and a program shows no HTML
+
     shown = inert(text)
     return ("&#10;" if first and shown.startswith("\n") else "") + escape(shown).replace("\n", "&#10;")
 
@@ -78,6 +79,8 @@ def tint(scores: Sequence[float | None], at: int) -> str:
 
 def tooltip(logprobs: Logprobs, at: int) -> str:
     """Return a token's probability and its alternatives, escaped, a line each."""
+    from html import escape
+
     score = logprobs.token_logprobs[at] if at < len(logprobs.token_logprobs) else None
     lines = [f"{visible(logprobs.tokens[at])}  {percent(score)}"]
     top = logprobs.top_logprobs[at] if at < len(logprobs.top_logprobs) else None

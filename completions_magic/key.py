@@ -7,7 +7,6 @@ import hmac
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -179,6 +178,8 @@ class ApiKey:
 
 def _spellings(value: str) -> Iterator[str]:
     """Yield the key as it is, in URLs, in JSON, in HTML, and in base64 wherever in the coded text it stands."""
+    from html import escape  # here, since who has no key needs no table of HTML's entities
+
     yield from (value, quote(value, safe=""), json.dumps(value)[1:-1], escape(value))
     for ahead in range(3):
         # Three bytes are four signs; those at the ends depend on what stands beside the key.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -18,7 +17,6 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
-import platformdirs
 
 from .errors import ProfileError, nearest, shorten
 from .key import ApiKey
@@ -246,7 +244,10 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 def _read_file(path: Path, source: str) -> dict[str, Profile]:
     """Read `[profiles.NAME]` tables from a TOML file; a file that is not there holds none."""
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        import tomllib  # here, since few have such a file
+
+        tables = tomllib.loads(text)
         entries = msgspec.convert(tables.get("profiles", {}), dict[str, _Entry])
     except FileNotFoundError:
         return {}
@@ -282,6 +283,8 @@ def _profile(name: str, entry: _Entry, source: str) -> Profile:
 
 def user_folder() -> Path:
     """Return the user's configuration folder, which may not exist yet."""
+    import platformdirs
+
     return platformdirs.user_config_path("completions-magic")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,6 +129,8 @@ class Shelf:
             self._length += 1
 
     def __setitem__(self, number: int, element: Any) -> None:
+        import pickle  # here, since few who load this use it
+
         self._kept[number] = element
         try:
             pickled = pickle.dumps(element)
@@ -140,6 +141,8 @@ class Shelf:
             self._database.execute("INSERT INTO shelf VALUES (?, ?)", (number, pickled))
 
     def __getitem__(self, number: int | slice) -> Any:
+        import pickle
+
         if isinstance(number, slice):
             return [self[place] for place in range(*number.indices(self._length))]
         place = number + self._length if number < 0 else number

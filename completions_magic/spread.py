@@ -16,7 +16,8 @@ from .asking import WORKERS, Asking, Question, Request
 from .cassette import Cassette
 from .client import Client
 from .errors import BudgetError, CompletionsError, ConfigurationError, ProfileError, WorkerError
-from .pace import Pace, run_all, wait_some
+from .pace import Pace
+from .pool import run_all, wait_some
 from .profiles import Profile
 from .rows import Rows
 from .schema import Completion, CompletionRequest

@@ -17,7 +17,7 @@ from .grid import ENDPOINTS, Axis
 from .heatmap import preformatted
 from .inert import inert, one_line
 from .options import Options
-from .pace import run_all
+from .pool import run_all
 from .record import ASIDE, FOOT, PRE, code, count, plain, reason, tr
 from .schema import Choice, Completion, CompletionRequest, row_of
 

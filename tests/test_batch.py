@@ -23,7 +23,8 @@ from completions_magic.asking import Asking
 from completions_magic.batch import Row
 from completions_magic.client import Wait
 from completions_magic.errors import BudgetError, Interrupted, OptionError, PromptError, RateLimitError
-from completions_magic.pace import Pace, run_all
+from completions_magic.pace import Pace
+from completions_magic.pool import run_all
 from completions_magic.progress import Progress
 from completions_magic.rows import read_rows
 
