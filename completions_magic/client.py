@@ -406,6 +406,7 @@ class _Call:
         self._sample = sample
         self._frame = frame
         self.stopped = threading.Event()
+        self._is_stopped = False  # asked after every chunk
         self.replayed = False
         self._reading = _Reading()
         self._client = client
@@ -424,6 +425,7 @@ class _Call:
         return completion
 
     def stop(self) -> None:
+        self._is_stopped = True
         self.stopped.set()
         with self._reading.lock:
             watch, reader = self._watch, self._reading.thread
@@ -435,15 +437,16 @@ class _Call:
     def run(self) -> Generator[Completion, None, None]:
         failure: BaseException | None = None
         interrupted = False
+        request, add = self.request, self._growing.add
         try:
             # One generator stands between a chunk and who reads it: each more would cost it again.
             with contextlib.closing(self._attempts()) as batches:
                 for batch in batches:
                     for chunk in batch:
-                        chunk.request = self.request
-                        self._growing.add(chunk)
+                        chunk.request = request
+                        add(chunk)
                         yield chunk
-                        if self.stopped.is_set():
+                        if self._is_stopped:
                             return
         except CompletionsError as error:
             failure = self._client.endpoint.cleaned(error)

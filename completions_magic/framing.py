@@ -93,16 +93,17 @@ class ChunkJoiner:
             return at
         # Size and content in turns, where no content holds a line end: the sizes say whether it is so.
         lines = buffer[at:end].split(LINE_END)
-        if len(lines) % 2:
-            lines.pop()
-        if lines[-1:] == [b""]:
-            del lines[-2:]  # the last chunk, perhaps
+        whole = len(lines) - len(lines) % 2
+        if whole and lines[whole - 1] == b"":
+            whole -= 2  # the last chunk, perhaps
+        left = lines[whole:]
+        del lines[whole:]
         contents = lines[1::2]
         lengths = list(map(len, contents))
         if list(map(SIZES.get, lines[::2])) != lengths or not all(lengths):
             return at
         parts += contents
-        return at + sum(map(len, lines)) + 2 * len(lines)
+        return end + len(LINE_END) - sum(len(line) + len(LINE_END) for line in left)
 
     def _take_open(self, buffer: bytes, at: int, parts: list[bytes]) -> int:
         """Take chunk by chunk, of the last one what has come; return where the rest begins."""

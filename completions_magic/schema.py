@@ -543,24 +543,12 @@ class Growing:
         self._texts: dict[int, list[str]] = {}
         self._choices: dict[int, Choice] = {}
         self._started = False
+        self._id: str | None = None  # of the chunks whose head is known
 
     def add(self, chunk: Completion) -> None:
         """Add one chunk: texts and logprobs are joined by index, of everything else the last known counts."""
-        whole = self._whole
-        if not self._started or not whole.id:
-            self._started = True
-            whole.id = whole.id or chunk.id
-            whole.model = whole.model or chunk.model
-            whole.created = whole.created or chunk.created
-        whole.object = chunk.object
-        if chunk.request is not None:
-            whole.request = chunk.request
-        if chunk.system_fingerprint:
-            whole.system_fingerprint = chunk.system_fingerprint
-        if chunk.usage is not None and (whole.usage is None or chunk.usage.total_tokens):
-            whole.usage = chunk.usage
-        if chunk.extra:
-            whole.extra = {**whole.extra, **chunk.extra}
+        if chunk.id != self._id or chunk.system_fingerprint or chunk.usage is not None or chunk.extra:
+            self._note(chunk)
         for choice in chunk.choices:
             pieces = self._pieces.get(choice.index)
             if pieces is None:
@@ -571,6 +559,22 @@ class Growing:
                     self._join(choice.index)
                 if choice.finish_reason or choice.logprobs is not None or choice.extra:
                     _extend(self._choices[choice.index], choice)
+
+    def _note(self, chunk: Completion) -> None:
+        """Take from a chunk what it says of the whole answer; most say nothing new."""
+        whole = self._whole
+        self._started = True
+        self._id = chunk.id or None
+        whole.id = whole.id or chunk.id
+        whole.model = whole.model or chunk.model
+        whole.created = whole.created or chunk.created
+        whole.object = chunk.object
+        whole.request = chunk.request or whole.request
+        whole.system_fingerprint = chunk.system_fingerprint or whole.system_fingerprint
+        if chunk.usage is not None and (whole.usage is None or chunk.usage.total_tokens):
+            whole.usage = chunk.usage
+        if chunk.extra:
+            whole.extra = {**whole.extra, **chunk.extra}
 
     def _begin(self, choice: Choice) -> None:
         logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
