@@ -164,8 +164,7 @@ class AnswerReader:
         spelled = self._spelling.said_with([choice for completion in completions for choice in completion.choices])
         said = [*joined.values(), *spelled.values()]
         # All there is of text in completions of this kind: a tenth of what came, most of which is the same every time.
-        shown = "\n".join([*said, *filter(None, names)]).encode()
-        if any(map(shown.__contains__, self._traces)):
+        if self._key is not None and self._key.leaves_a_trace("\n".join([*said, *filter(None, names)])):
             return False
         if has_scores and self._is_suspicious(b"\n".join(payloads)):
             return False

@@ -354,7 +354,7 @@ class Stream:
     @property
     def stopped(self) -> bool:
         """True once `stop` was called."""
-        return self._call.stopped.is_set()
+        return self._call.is_stopped()
 
     @property
     def replayed(self) -> bool:
@@ -405,8 +405,8 @@ class _Call:
         self.request = request
         self._sample = sample
         self._frame = frame
-        self.stopped = threading.Event()
-        self._is_stopped = False  # asked after every chunk
+        self._stopped = False
+        self._waking: threading.Event | None = None
         self.replayed = False
         self._reading = _Reading()
         self._client = client
@@ -424,9 +424,13 @@ class _Call:
                 choice.text = key.scrub(choice.text)
         return completion
 
+    def is_stopped(self) -> bool:
+        return self._stopped
+
     def stop(self) -> None:
-        self._is_stopped = True
-        self.stopped.set()
+        self._stopped = True
+        if self._waking is not None:
+            self._waking.set()
         with self._reading.lock:
             watch, reader = self._watch, self._reading.thread
             shut = watch is not None and watch.interrupt()
@@ -446,7 +450,7 @@ class _Call:
                         chunk.request = request
                         add(chunk)
                         yield chunk
-                        if self._is_stopped:
+                        if self._stopped:
                             return
         except CompletionsError as error:
             failure = self._client.endpoint.cleaned(error)
@@ -454,7 +458,7 @@ class _Call:
                 error.partial = self.sum("error")
         except KeyboardInterrupt:
             interrupted = True
-            if not self.stopped.is_set():
+            if not self.is_stopped():
                 failure = Interrupted(self.sum("interrupted") if self._growing else None)
         if interrupted:
             self._client.endpoint.forget()
@@ -467,13 +471,13 @@ class _Call:
         body = self.request.encode()
         client.endpoint.check(body)
         for retry in range(1, client.retries + 2):
-            if self.stopped.is_set():
+            if self.is_stopped():
                 return
             try:
                 yield from self._attempt(body)
             except CompletionsError as error:
                 self._look_around(error)
-                if self.stopped.is_set():
+                if self.is_stopped():
                     return
                 seconds = _wait_before(error, retry)
                 if self._growing.started or retry > client.retries or seconds is None:
@@ -504,8 +508,9 @@ class _Call:
         log.info("%s: %s", self._client.name, wait)
         if self._client.on_wait is not None:
             self._client.on_wait(wait)
-        if self._waits:
-            self.stopped.wait(wait.seconds)
+        self._waking = threading.Event()
+        if self._waits and not self.is_stopped():
+            self._waking.wait(wait.seconds)
 
     def _attempt(self, body: bytes) -> Generator[Sequence[Completion], None, None]:
         endpoint = self._client.endpoint
@@ -556,7 +561,7 @@ class _Call:
                 watch.heard = True
             else:
                 watch.allow(left)  # a server may send such events for ever
-        if self.stopped.is_set():
+        if self.is_stopped():
             return
         reader.check_end(self._growing)
         if RECORDING in response.extensions and not reader.masked:

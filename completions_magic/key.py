@@ -68,7 +68,7 @@ class ApiKey:
 
     def scrub(self, text: str) -> str:
         """Return `text` with the key, and every piece of ten or more of its characters, masked."""
-        if not self._leaves_a_trace(text):
+        if not self.leaves_a_trace(text):
             return text
         for spelling in sorted(self.__spellings, key=len, reverse=True):
             text = text.replace(spelling, MASK)
@@ -86,7 +86,8 @@ class ApiKey:
         """Return short byte strings of which at least one is in any bytes that show a piece of the key."""
         return () if self._is_placeholder else self.__as_bytes
 
-    def _leaves_a_trace(self, text: str) -> bool:
+    def leaves_a_trace(self, text: str) -> bool:
+        """Say whether `text` may show a piece of the key; where it is false nothing of the key is in it."""
         return not self._is_placeholder and any(map(text.__contains__, self.__traces))
 
     def mask_on(self, before: str, text: str, *, more: bool) -> tuple[str, str]:
@@ -123,7 +124,7 @@ class ApiKey:
         whole = before[1 - PIECE :] + text
         start, end = len(whole) - len(text), len(whole)
         hidden: set[int] = set()
-        for at in range(len(whole) - PIECE + 1) if self._leaves_a_trace(whole) else ():
+        for at in range(len(whole) - PIECE + 1) if self.leaves_a_trace(whole) else ():
             if self._holds(whole[at : at + PIECE]):
                 hidden.update(range(max(start, at), at + PIECE))
         if len(before) >= PIECE and self._holds(before[-PIECE:]):

@@ -202,6 +202,9 @@ def _check_text(prompt: Prompt) -> None:
                 ) from None
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
     """What is sent to `POST /v1/completions`: the prompt, the model, what was set, and any other body field."""
 
@@ -239,7 +242,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True, eq=True):
     def encode(self) -> bytes:
         """Return the body as UTF-8 JSON."""
         try:
-            return json.dumps(self.body(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            return _as_json(self.body()).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"the request cannot be written as JSON: {error}") from None
 

@@ -315,7 +315,7 @@ class WatchedTransport(httpx.BaseTransport):
     def _taken(self, origin: httpcore.Origin) -> httpcore.HTTP11Connection | None:
         """Return an idle connection to `origin`, and close those that are of no use any more."""
         with self._lock:
-            while self._idle and self._idle[0].has_expired():
+            while len(self._idle) > 1 and self._idle[0].has_expired():
                 self._discard(self._idle.pop(0))
             for number in reversed(range(len(self._idle))):
                 if self._idle[number].can_handle_request(origin):
