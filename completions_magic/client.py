@@ -8,8 +8,9 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import getfullargspec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,13 +31,14 @@ from .errors import (
     ProfileError,
     StreamError,
     TooLargeError,
+    nearest,
 )
 from .events import EVENT_LIMIT
 from .key import ApiKey
 from .neighbours import Neighbours
 from .pace import Pace, waits
 from .profiles import Profile, choose_profile
-from .schema import Completion, CompletionRequest, Growing, Model, read_models
+from .schema import KNOBS, Completion, CompletionRequest, Growing, Model, read_models
 from .transport import Watch
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ MODELS_LIMIT = 8 * 2**20
 LOOK_SECONDS = 2.0
 LOOK_LIMIT = 2**20
 """Bytes of the list of models that is looked at for names near an unknown one."""
+MISSPELT = 0.7
+"""How like one of our keywords a field is that is refused: higher than for a hint, since servers have their own."""
 
 
 @dataclass(frozen=True)
@@ -226,13 +230,15 @@ class Client:
         `prompts` is a list, a series or any iterable of prompts; `pack` of them travel as one request, and `pace`
         bounds requests a second and what is spent. `executor`, any concurrent.futures.Executor, asks elsewhere:
         chunks of prompts go to its workers, which read their key from their own environment, and `concurrency` of
-        a chunk are asked at a time. A prompt that fails has its error in its row. With a cassette and an iterator
+        a chunk are asked at a time. `parameters` are the API's, by name; others are passed on, unless they look like
+        one of these keywords misspelt. A prompt that fails has its error in its row. With a cassette and an iterator
         the rows are kept on disk. Raises ConfigurationError for what cannot be sent; after an interrupt the Interrupted
         has what was done as its `batch`.
         """
         from .rows import ROW, read_rows
         from .spread import spread_or_ask
 
+        _check_spelling(self.complete_many, parameters, model)
         if hasattr(prompts, "columns"):
             raise ConfigurationError("complete_many takes prompts: give a column of texts, such as frame['text']")
 
@@ -259,11 +265,13 @@ class Client:
 
         `contexts` is one text, or many as in `complete_many`; `candidates` a list of texts, or a list of lists, one
         for each context. `by` is logprob, per_token, per_byte or pmi, the last one against the `unconditional` context.
+        `parameters` are as in `complete_many`.
         Raises ScoringError when the endpoint gives no log-probabilities of a prompt, ConfigurationError for what cannot
         be sent.
         """
         from .scores import score, scoring_parameters
 
+        _check_spelling(self.score, parameters, model)
         fields = scoring_parameters(self, parameters)
 
         def request(prompt: str) -> CompletionRequest:
@@ -583,6 +591,18 @@ class _Call:
     def _is_whole(self) -> bool:
         """Say whether the server has ended every choice that was asked for: what breaks afterwards costs nothing."""
         return self._growing.finished() and len(self._growing.completion().choices) >= self.request.choices
+
+
+def _check_spelling(method: Callable[..., object], fields: Iterable[str], model: str | None) -> None:
+    """Raise ConfigurationError for a field whose name is nearly a keyword of the method, which would do nothing.
+
+    Once `model` is said nothing else is taken for it: there are servers with a field `models`.
+    """
+    own = [name for name in getfullargspec(method).kwonlyargs if name != "model" or model is None]
+    for name in fields:
+        hint = "" if name in KNOBS else nearest(name, own, MISSPELT)
+        if hint:
+            raise ConfigurationError(f"{method.__name__} has no keyword {name!r}{hint}: nothing was sent")
 
 
 def _cassette(cassette: str | os.PathLike[str] | Cassette, record: str | None) -> Cassette:

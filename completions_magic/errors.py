@@ -47,11 +47,11 @@ def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return ` (did you mean …?)` with the closest of the `known` words, or an empty text."""
     import difflib  # here, since few who load this use it
 
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=likeness)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 

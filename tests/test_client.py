@@ -1336,3 +1336,38 @@ def test_tables_and_texts_in_the_place_of_lists_are_refused(server):
         with pytest.raises(ConfigurationError, match="a list of texts"):
             client.score(["a"], "abc")
     assert not server.heard
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("concurency", "concurrency"),
+        ("max_concurrency", "concurrency"),
+        ("packs", "pack"),
+        ("executer", "executor"),
+        ("modle", "model"),
+        ("models", "model"),
+    ],
+)
+def test_a_keyword_of_many_prompts_that_is_misspelt_is_no_field_of_the_request(server, field, meant):
+    """It would go to the server, which ignores it, and do nothing here."""
+    said = re.escape(f"complete_many has no keyword '{field}' (did you mean {meant}?): nothing was sent")
+    with server.client() as client, pytest.raises(ConfigurationError, match=said):
+        client.complete_many(["a"], **{field: 2})
+    assert not server.heard
+
+
+def test_a_keyword_of_scores_that_is_misspelt_is_told_too(server):
+    """By the name of the method, whose keywords are others."""
+    with server.client() as client, pytest.raises(ConfigurationError, match=r"score has no .*mean unconditional\?"):
+        client.score("a", ["b"], unconditionl="")
+    assert not server.heard
+
+
+def test_fields_of_servers_go_with_many_prompts(server):
+    """Whatever is not near a keyword is sent, and what is near `model` once the model is said."""
+    server.scripts = [HELLO]
+    fields = {"min_p": 0.1, "top_k": 3, "cache": True, "mode": "x", "best_of": 1, "models": ["a", "b"]}
+    with server.client() as client:
+        client.complete_many(["a"], model="m", **fields)
+    assert {name: server.heard[0].json[name] for name in fields} == fields
