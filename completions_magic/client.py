@@ -617,6 +617,7 @@ def _in_short(error: CompletionsError) -> str:
 
 def _wait_before(error: CompletionsError, retry: int) -> float | None:
     """Return the seconds to wait before trying again, or None where trying again is of no use."""
+    # A peer that says nothing, to TLS either, may be busy or about to start: it looks like one that never answers.
     passing = isinstance(error, (APIConnectionError, StreamError)) and error.kind in ("connect", "timeout", "protocol")
     refused = error if isinstance(error, APIStatusError) else APIStatusError("")
     useful = passing or error.status in RETRIED or (error.status or 0) >= 500

@@ -36,7 +36,7 @@ from .key import ApiKey
 from .pace import Pace, Paced, asked_wait
 from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
 from .tape import asked
-from .transport import Watch, WatchedTransport
+from .transport import PlainHttpError, Watch, WatchedTransport
 from .version import __version__
 
 ERROR_BODY_LIMIT = 64 * 2**10
@@ -314,7 +314,7 @@ def translated(endpoint: Endpoint, watch: Watch, *, streaming: bool = False) -> 
         raise APITimeoutError(silence(endpoint, watch)) from error
     except httpx.ConnectError as error:
         if _has_cause(error, ssl.SSLError):
-            raise APIConnectionError(f"{name} could not be verified: {shorten(str(error), 200)}", kind="tls") from error
+            raise APIConnectionError(_without_tls(endpoint, error), kind="tls") from error
         message = f"{name} cannot be reached{_where(endpoint)}: is it running, and is the address right? ({error})"
         raise APIConnectionError(message) from error
     except httpx.DecodingError as error:
@@ -325,6 +325,15 @@ def translated(endpoint: Endpoint, watch: Watch, *, streaming: bool = False) -> 
         if streaming:
             raise StreamError(f"{name} cut the answer off ({shorten(str(error), 200)})") from error
         raise APIConnectionError(f"{name} closed the connection without an answer ({error})") from error
+
+
+def _without_tls(endpoint: Endpoint, error: httpx.ConnectError) -> str:
+    base_url = endpoint.profile.base_url
+    if _has_cause(error, PlainHttpError):
+        return f"{endpoint.name} speaks plain http{_where(endpoint)}: try {base_url.replace('https', 'http', 1)}"
+    is_tls = _has_cause(error, ssl.SSLCertVerificationError)
+    what = "could not be verified" if is_tls else "has not agreed on TLS, as if it were no https"
+    return f"{endpoint.name} {what}: {shorten(str(error), 200)}"
 
 
 def silence(endpoint: Endpoint, watch: Watch) -> str:

@@ -7,6 +7,7 @@ timeout for each read, which every keep-alive comment and every single byte star
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import ssl
@@ -29,6 +30,8 @@ UNSENT_BYTES = 2**16
 KEPT_SECONDS = 30.0
 """How long an idle connection is kept."""
 LENIENCE = 1.02
+QUIET_SECONDS = 0.5
+"""So long a peer may take to answer to TLS before it is asked whether it speaks plain http."""
 KERNEL_WAITS = sys.platform == "linux"
 """Whether a socket that blocks can be given a time: elsewhere it has another form, or is not kept."""
 FRESH_SECONDS = 1.0 if KERNEL_WAITS else 0.0
@@ -198,14 +201,18 @@ class WatchedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """Return the stream within TLS, its peer verified."""
+        """Return the stream within TLS, its peer verified; the cause of a failure may be a PlainHttpError."""
         with CONNECTING:
+            secured = self._socket
             try:
-                self._socket.settimeout(_patience(self._socket, timeout))
-                return WatchedStream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
+                secured = ssl_context.wrap_socket(
+                    self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+                )
+                _shake_hands(secured, timeout)
             except BaseException:
-                self.close()
+                secured.close()
                 raise
+            return WatchedStream(secured)
 
     def get_extra_info(self, info: str) -> Any:
         """Return the socket, the TLS object, or whether the peer has something to read, by httpcore's names."""
@@ -252,6 +259,45 @@ def connect(host: str, port: int, timeout: float | None = None) -> WatchedStream
             else:
                 return WatchedStream(connecting)
         raise failure
+
+
+class PlainHttpError(ssl.SSLError):
+    """The peer speaks plain http where TLS was wanted."""
+
+
+def _shake_hands(secured: ssl.SSLSocket, timeout: float | None) -> None:
+    """Agree with the peer on TLS; raise PlainHttpError as soon as it is seen that it speaks plain http.
+
+    Where it does it may refuse what it got, hang up, or wait for the end of it as of a request.
+    """
+    address = secured.getpeername()
+    began = time.monotonic()
+    seconds = _patience(secured, timeout)
+    quiet = QUIET_SECONDS if seconds is None else min(QUIET_SECONDS, seconds / 4)
+    secured.settimeout(quiet)
+    try:
+        secured.do_handshake()
+    except ssl.SSLCertVerificationError:
+        raise
+    except (ssl.SSLError, ConnectionError, TimeoutError) as error:
+        if _speaks_http(secured, address, quiet):
+            raise PlainHttpError("it speaks plain http") from error
+        if not isinstance(error, TimeoutError):
+            raise
+        secured.settimeout(None if seconds is None else max(0.001, began + seconds - time.monotonic()))
+        secured.do_handshake()
+
+
+def _speaks_http(secured: ssl.SSLSocket, address: Any, seconds: float) -> bool:
+    """Say whether a peer answers on another connection to plain http, which holds neither key nor prompt."""
+    head = f"HEAD / HTTP/1.1\r\nHost: {secured.server_hostname}\r\nConnection: close\r\n\r\n"
+    with contextlib.suppress(OSError), socket.socket(secured.family) as probe:
+        probe.settimeout(seconds)
+        probe.connect(address)
+        probe.sendall(head.encode())
+        # With 400, or a redirect, servers of https answer to plain http, too.
+        return re.match(rb"HTTP/1\.[01] (?!400|3)", probe.recv(16)) is not None
+    return False
 
 
 class _Mapped:

@@ -147,12 +147,18 @@ class TlsServer(ScriptedServer):
 
 
 class PlainServer(ScriptedServer):
-    """A server that answers whatever it gets with a refusal in plain http."""
+    """A server that answers whatever is no http with a refusal: in plain http, without a head as in http 0.9, or none."""
 
-    def _talk(self, connection):
-        with connection:
-            connection.recv(65536)
-            connection.sendall(answer(b"", status="400 Bad Request"))
+    def __init__(self, refusal=None):
+        self.refusal = answer(b"", status="400 Bad Request") if refusal is None else refusal
+        super().__init__([answer(b"", status="404 Not Found")])
+
+    def _read(self, connection):
+        if connection.recv(4, socket.MSG_PEEK) in (b"HEAD", b"POST"):
+            return super()._read(connection)
+        connection.recv(65536)
+        connection.sendall(self.refusal)
+        return None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import logging
 import pickle
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 import traceback
 from contextlib import closing
+from functools import partial
 from urllib.parse import quote
 
 import httpx
@@ -38,6 +40,7 @@ from completions_magic.errors import (
 )
 from completions_magic.key import ApiKey
 from completions_magic.profiles import choose_profile
+from completions_magic.transport import WatchedTransport
 
 HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 KEY = "sk-Zq7Xw9Rt2Lm4Kp8V/Bd6Hs1Wf5Gj3Nc0+Ty8Ua"
@@ -437,12 +440,108 @@ def test_stop_ends_a_silent_stream_over_tls(tls, pem):
     assert chunks.partial.text == "Hel"
 
 
-def test_tls_to_a_server_without_it_is_of_kind_tls():
-    """https:// on a port of plain http is a failure of TLS, not of the connection."""
-    with closing(PlainServer()) as plain:
+@pytest.mark.parametrize(
+    "server",
+    [
+        PlainServer,
+        partial(PlainServer, b"<html>Bad request syntax"),
+        partial(PlainServer, b""),
+        partial(ScriptedServer, [HELLO]),
+    ],
+    ids=["refuses", "refuses without a head", "hangs up", "waits for the end of the head"],
+)
+def test_https_where_plain_http_is_spoken_fails_at_once_with_the_address_to_try(server):
+    """Whether it answers to TLS or not: kind "tls", not tried again; and it hears neither key nor prompt."""
+    waits = []
+    with closing(server()) as plain:
         base_url = plain.base_url.replace("http", "https")
-        with Client(base_url=base_url, model="m", retries=0) as client:
-            assert failure(client).kind == "tls"
+        with Client(base_url=base_url, model="m", api_key=KEY, connect_timeout=60, on_wait=waits.append) as client:
+            began = time.monotonic()
+            raised = failure(client)
+    assert str(raised) == f"{base_url} speaks plain http: try {plain.base_url}"
+    assert (raised.kind, waits) == ("tls", [])
+    assert [heard.method for heard in plain.heard] == ["HEAD"]
+    assert all("authorization" not in heard.headers and not heard.body for heard in plain.heard)
+    assert time.monotonic() - began < 10
+
+
+def test_what_speaks_neither_is_not_called_plain_http():
+    """A port of something else has the words of TLS, and is not tried again."""
+    waits = []
+    with closing(Silent()) as other:
+        other.says.set()
+        with Client(base_url=other.base_url, model="m", on_wait=waits.append) as client:
+            raised = failure(client)
+    assert str(raised).startswith(f"{other.base_url} has not agreed on TLS, as if it were no https: ")
+    assert (raised.kind, waits) == ("tls", [])
+
+
+class Silent(ScriptedServer):
+    """A server that hears and says nothing; once `says` is set, what is neither TLS nor http."""
+
+    def __init__(self):
+        self.says = threading.Event()
+        self.asked = threading.Event()
+        super().__init__()
+        self.base_url = f"https://127.0.0.1:{self.port}/v1"
+
+    def _talk(self, connection):
+        with connection:
+            if self.says.is_set():
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+            connection.recv(1)
+            self.asked.set()
+            self.wait_until_gone(connection)
+
+
+def test_a_peer_that_says_nothing_to_tls_takes_one_connect_timeout_a_try():
+    """It may be busy: it is tried again, and nothing is added for the look whether it speaks plain http."""
+    waits = []
+    with closing(Silent()) as silent:
+        settings = {"connect_timeout": 2, "retries": 1, "on_wait": waits.append}
+        with Client(base_url=silent.base_url, model="m", **settings) as client:
+            began = time.monotonic()
+            raised = failure(client)
+    assert 4 <= time.monotonic() - began < 5.5
+    assert raised.kind == "timeout"
+    assert "within 2 s (--connect-timeout)" in str(raised)
+    assert len(waits) == 1
+
+
+def test_stop_ends_a_handshake():
+    """In the middle of the wait for an answer to TLS, long before its time is over."""
+    ended = threading.Event()
+    with closing(Silent()) as silent, Client(base_url=silent.base_url, model="m", connect_timeout=60) as client:
+        chunks = client.stream("a")
+        threading.Thread(target=lambda: (list(chunks), ended.set()), daemon=True).start()
+        assert silent.asked.wait(5)
+        chunks.stop()
+        assert ended.wait(5)
+
+
+class SlowTls(TlsServer):
+    """A server of https that is slow to shake hands, and says 400 to plain http at once."""
+
+    def __init__(self, pem, scripts):
+        self.probed = threading.Event()
+        super().__init__(pem, scripts)
+
+    def _talk(self, connection):
+        if connection.recv(4, socket.MSG_PEEK) != b"HEAD":
+            self.probed.wait(4)
+            super()._talk(connection)
+            return
+        with connection:
+            connection.sendall(answer(b"The plain HTTP request was sent to HTTPS port", status="400 Bad Request"))
+        self.probed.set()
+
+
+def test_a_server_of_https_that_is_slow_to_shake_hands_is_waited_for(pem):
+    """Its 400 to plain http is no sign that it speaks that."""
+    trusting = WatchedTransport(ssl.create_default_context(cafile=pem))
+    with closing(SlowTls(pem, [HELLO])) as server, server.client(transport=trusting, connect_timeout=60) as client:
+        assert client.complete("a").text == "Hello"
+        assert server.probed.is_set()
 
 
 def test_a_missing_certificate_file_is_a_configuration_error(tls, tmp_path):

@@ -90,7 +90,7 @@ CONNECTING = [
         address="TLS, unknown authority",
         heard=0,
     ),
-    bad("TLS to a server without it", None, APIConnectionError, "verified", address="TLS to plain http", heard=0),
+    bad("TLS to a server without it", None, APIConnectionError, "try http://", address="TLS to plain http", heard=0),
     bad(
         "plain http to a server with TLS",
         None,
