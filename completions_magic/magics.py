@@ -27,13 +27,14 @@ from .errors import (
     ConversionError,
     Interrupted,
     OptionError,
+    ProfileError,
     PromptError,
     nearest,
     shorten,
 )
 from .inert import inert, one_line
 from .options import Options, check_together, help_text, parse
-from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profiles, trust
+from .profiles import LOCAL, Profile, choose_profile, find_profile, known_profiles, read_profiles, trust
 from .prompt import render
 from .record import provenance, record
 from .schema import Completion, CompletionRequest
@@ -453,14 +454,21 @@ class Session:
         return sorted({*named, *([self.last.model] if self.last is not None else [])})
 
     def _profiles(self) -> None:
-        used = self._profile(Options()).name
-        for profile in known_profiles().values():
-            mark = "*" if profile.name == used else " "
+        known, damage = read_profiles()
+        used = None
+        try:
+            used = self._profile(Options())
+        except ProfileError as error:
+            damage.append(error)
+        for profile in known.values():
+            mark = "*" if used is not None and profile.name == used.name else " "
             key = f"key in {profile.place}" if profile.place else "no key"
             model = profile.model or "no model named"
             print(f"{mark} {profile.name:<16} {profile.base_url:<34} {key:<24} {model:<16} {profile.source}")
-        if used not in known_profiles():
-            print(f"* {used}: {self._profile(Options()).base_url}")
+        if used is not None and used.name not in known:
+            print(f"* {used.name}: {used.base_url}")
+        for line in dict.fromkeys(error.message for error in damage):
+            print(line, file=sys.stderr)
 
     @staticmethod
     def _named(name: str | None) -> Options:

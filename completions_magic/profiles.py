@@ -27,6 +27,7 @@ LOCAL = "local"
 """The base URL, and the name, of the embedded endpoint."""
 
 NOTEBOOK_FILE = "completions.toml"
+BESIDE = (Path(NOTEBOOK_FILE), NOTEBOOK_FILE)
 LONGEST_URL = 2000
 TRUSTED = "trusted"
 """The file of consents in the user's configuration folder."""
@@ -152,18 +153,34 @@ def check_in_the_clear(profile: Profile) -> None:
         )
 
 
+def read_profiles() -> tuple[dict[str, Profile], list[ProfileError]]:
+    """Return all profiles by name, and what is wrong with those, or with the files, that cannot be read."""
+    own, damage = _read_file(*_own())
+    beside, more = _read_file(*BESIDE)
+    return {**BUILT_IN, **own, **beside}, [*damage.values(), *more.values()]
+
+
 def known_profiles() -> dict[str, Profile]:
-    """Return all profiles by name; raise ProfileError, with the file's name, where a file cannot be read."""
-    beside = _read_file(Path(NOTEBOOK_FILE), NOTEBOOK_FILE)
-    return {**BUILT_IN, **_read_file(user_folder() / "profiles.toml", "profiles.toml"), **beside}
+    """Return all profiles that can be read, by name."""
+    return read_profiles()[0]
 
 
 def find_profile(name: str) -> Profile:
-    """Return the profile called `name`; raise ProfileError with the nearest names."""
-    profiles = known_profiles()
-    if name not in profiles:
-        raise ProfileError(f"there is no profile {name!r}{nearest(name, profiles)}: there are {', '.join(profiles)}")
-    return profiles[name]
+    """Return the profile called `name`; raise ProfileError with the nearest names, or where it cannot be read.
+
+    What a file that is no TOML names is not known: only where another one counts before it does that not matter.
+    """
+    for file in (BESIDE, _own()):
+        profiles, damage = _read_file(*file)
+        error = damage.get(name) or (damage.get(None) if name != LOCAL else None)
+        if error is not None:
+            raise error
+        if name in profiles:
+            return profiles[name]
+    known = known_profiles()
+    if name not in known:
+        raise ProfileError(f"there is no profile {name!r}{nearest(name, known)}: there are {', '.join(known)}")
+    return known[name]
 
 
 def choose_profile(
@@ -241,24 +258,41 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     allow_http: bool = False
 
 
-def _read_file(path: Path, source: str) -> dict[str, Profile]:
-    """Read `[profiles.NAME]` tables from a TOML file; a file that is not there holds none."""
+def _own() -> tuple[Path, str]:
+    return user_folder() / "profiles.toml", "profiles.toml"
+
+
+def _read_file(path: Path, source: str) -> tuple[dict[str, Profile], dict[str | None, ProfileError]]:
+    """Return the `[profiles.NAME]` tables of a TOML file, and by name what is wrong with the others.
+
+    What is wrong with the whole file goes by None; a file that is not there holds nothing.
+    """
+    profiles: dict[str, Profile] = {}
+    damage: dict[str | None, ProfileError] = {}
     try:
         text = path.read_text("utf-8")
         import tomllib  # here, since few have such a file
 
-        tables = tomllib.loads(text)
-        entries = msgspec.convert(tables.get("profiles", {}), dict[str, _Entry])
+        entries = msgspec.convert(tomllib.loads(text).get("profiles", {}), dict[str, Any])
     except FileNotFoundError:
-        return {}
+        entries = {}
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise ProfileError(f"{path}: {error}") from None
-    return {name: _profile(name, entry, source) for name, entry in entries.items()}
+        entries, damage[None] = {}, ProfileError(f"{path}: {error}")
+    for name, entry in entries.items():
+        try:
+            profiles[name] = _profile(name, entry, source)
+        except ProfileError as error:
+            damage[name] = error
+    return profiles, damage
 
 
-def _profile(name: str, entry: _Entry, source: str) -> Profile:
+def _profile(name: str, table: object, source: str) -> Profile:
     if name == LOCAL:
         raise ProfileError(f"{source}: the profile {LOCAL!r} is the embedded endpoint: choose another name")
+    try:
+        entry = msgspec.convert(table, _Entry)
+    except msgspec.ValidationError as error:
+        raise ProfileError(f"{source}: {name!r}: {error}") from None
     try:
         check_place(entry.api_key_env, None)
     except ProfileError:

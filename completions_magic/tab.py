@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
-from .errors import ProfileError
 from .options import BY_FLAG, CHOICES
 from .profiles import known_profiles
 from .schema import KNOBS
@@ -52,8 +51,5 @@ def _known(fragment: str, previous: str, session: Session) -> Iterable[str]:
     default = KNOBS[option.name].default if option.name in KNOBS else None
     if option.name not in values:
         return [] if default is None else [str(default)]
-    try:
-        # Only what stays one word on the line: names come from files and servers.
-        return [word for word in values[option.name]() if re.fullmatch(r"[!-~]+", word)]
-    except ProfileError:
-        return []
+    # Only what stays one word on the line: names come from files and servers.
+    return [word for word in values[option.name]() if re.fullmatch(r"[!-~]+", word)]

@@ -880,6 +880,26 @@ def test_profiles_beside_the_notebook_are_listed(cells, capsys, tmp_path):
     assert "completions.toml" in line
 
 
+def test_profiles_lists_those_that_can_be_read_and_says_which_file_cannot(cells, capsys, tmp_path):
+    """One line for it, with its name and the place in it; the endpoint in use may be one that it names."""
+    broken = '[profiles.lab]\nbase_url = "http://127.0.0.1:9/v1"\n[profiles.typo\n'
+    (tmp_path / "completions.toml").write_text(broken)
+    for setting, used in (("", ["local"]), ("lab", [])):
+        cells.run(f"%config CompletionsMagics.profile = '{setting}'\n%completions profiles").raise_error()
+        shown = capsys.readouterr()
+        listed = [line.split() for line in shown.out.splitlines()]
+        assert [words[1] for words in listed if words[0] == "*"] == used
+        assert "vllm" in [word for words in listed for word in words]
+        said = "completions.toml: Expected ']' at the end of a table declaration (at line 3, column 15)"
+        assert shown.err.splitlines() == [said]
+
+
+def test_the_embedded_endpoint_needs_no_file_of_profiles(cells, tmp_path):
+    """A damaged one is nobody's business there."""
+    (tmp_path / "completions.toml").write_text("[profiles")
+    cells.run("%completions models local").raise_error()
+
+
 def test_models_lists_what_the_endpoint_offers(cells, capsys):
     """%completions models asks the endpoint in use, and shows a model's name as inert text on one line."""
     cells.server.scripts = [answer({"data": [{"id": "base-7b"}, {"id": "b\n\x1b[2Jc"}]})]

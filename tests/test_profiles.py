@@ -16,8 +16,8 @@ from completions_magic.profiles import (
     find_profile,
     is_loopback,
     is_trusted,
-    known_profiles,
     origin,
+    read_profiles,
     trust,
     user_folder,
 )
@@ -71,7 +71,7 @@ def test_the_usual_endpoints_have_a_name(name, base_url, api_key_env, model):
 
 def test_without_files_there_are_the_built_in_profiles():
     """Files that are not there hold no profiles."""
-    assert known_profiles() == BUILT_IN
+    assert read_profiles() == (BUILT_IN, [])
 
 
 def test_a_name_that_is_none_lists_the_near_ones():
@@ -237,7 +237,7 @@ def test_the_file_beside_the_notebook_comes_last():
 def test_a_file_without_profiles_is_no_failure(write):
     """An empty file holds none."""
     write("")
-    assert known_profiles() == BUILT_IN
+    assert read_profiles() == (BUILT_IN, [])
 
 
 @pytest.mark.parametrize(
@@ -270,14 +270,38 @@ def test_a_file_without_profiles_is_no_failure(write):
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_reason(write, text, said):
-    """A mistake in a file is a ProfileError that says where, and what."""
+    """A mistake in a file is a ProfileError that says where, and what; the other profiles are there."""
     write(text)
-    with pytest.raises(ProfileError) as caught:
-        known_profiles()
+    known, [error] = read_profiles()
+    assert known == BUILT_IN
     path = "completions.toml" if write is write_beside else "profiles.toml"
-    assert path in str(caught.value)
-    assert said in str(caught.value)
-    assert len(str(caught.value)) <= 2000
+    assert path in str(error)
+    assert said in str(error)
+    assert len(str(error)) <= 2000
+
+
+def test_a_mistake_in_one_profile_leaves_the_others_of_its_file(write):
+    """Only who asks for that one is told."""
+    write('[profiles.typo]\nbase_ulr = "http://127.0.0.1:9/v1"\n[profiles.lab]\nbase_url = "http://127.0.0.1:9/v1"')
+    assert find_profile("lab").base_url == "http://127.0.0.1:9/v1"
+    assert find_profile("openai") == BUILT_IN["openai"]
+    with pytest.raises(ProfileError, match=r"profiles\.toml|completions\.toml") as caught:
+        find_profile("typo")
+    assert "'typo': Object contains unknown field `base_ulr`" in str(caught.value)
+
+
+def test_what_a_file_names_that_is_no_toml_is_not_taken_from_elsewhere():
+    """It may name another address for a built-in profile; what counts before it, and `local`, do not ask it."""
+    write_own("[profiles.openai\n")
+    write_beside('[profiles.lab]\nbase_url = "http://127.0.0.1:9/v1"')
+    assert find_profile("lab").source == "completions.toml"
+    assert find_profile("local") == BUILT_IN[LOCAL]
+    for name in ("openai", "nobody"):
+        with pytest.raises(ProfileError, match=r"profiles\.toml: .*\(at line 1, column 17\)"):
+            find_profile(name)
+    write_beside("[profiles.lab\n")
+    with pytest.raises(ProfileError, match=r"^completions\.toml: .*\(at line 1, column 14\)"):
+        find_profile("lab")
 
 
 def test_a_file_of_other_bytes_is_named(write):
@@ -286,14 +310,14 @@ def test_a_file_of_other_bytes_is_named(write):
     path = Path("completions.toml") if write is write_beside else user_folder() / "profiles.toml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ProfileError, match=path.name):
-        known_profiles()
+        find_profile("lab")
 
 
 def test_a_folder_by_the_name_of_a_file_is_named():
     """What cannot be opened is an error, not a missing file."""
     Path("completions.toml").mkdir()
     with pytest.raises(ProfileError, match=r"completions\.toml"):
-        known_profiles()
+        find_profile("lab")
 
 
 def test_a_broken_file_does_not_matter_where_no_profile_is_named():
@@ -339,7 +363,7 @@ def test_a_file_takes_no_key_by_value(write, field):
     """A field for a key's value does not exist, and the error does not show the value."""
     write(f'[profiles.lab]\nbase_url = "http://127.0.0.1:9/v1"\n{field} = "{KEY}"')
     with pytest.raises(ProfileError, match=field) as caught:
-        known_profiles()
+        find_profile("lab")
     assert KEY not in f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
 
 

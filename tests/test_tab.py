@@ -130,8 +130,9 @@ def test_other_completions_stay(shell):
 
 
 def test_a_damaged_file_of_profiles_disturbs_nobody(shell, tmp_path, capfd):
-    """With a completions.toml that cannot be read Tab still completes what is no profile, and prints nothing."""
+    """With a completions.toml that cannot be read Tab still completes all else, other profiles too, and prints nothing."""
     (tmp_path / "completions.toml").write_text("[profiles")
+    assert "%%complete --profile vllm" in tab(shell, "%%complete --profile |")
     assert tab(shell, "%%complete --max-t|") == ["%%complete --max-tokens"]
     assert tab(shell, "%%complete --as fr|") == ["%%complete --as frame"]
     captured = capfd.readouterr()
