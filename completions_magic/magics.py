@@ -384,7 +384,7 @@ class Session:
             self._remember(partial)
             if view.shows_result:
                 view.end(partial)
-            elif not task.options.quiet:
+            elif task.shows:
                 self._show(partial)
         if isinstance(error, Interrupted):
             error.partial = partial
@@ -401,7 +401,7 @@ class Session:
                 value = completion  # half a JSON object is what a person gets who stops it
             else:
                 self._remember(completion)
-                if not view.shows_result and not task.options.quiet:
+                if not view.shows_result and task.shows:
                     self._show(completion)
                 raise
         if task.returns:

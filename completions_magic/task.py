@@ -24,6 +24,11 @@ class Task:
     pattern: Any = None
     returns: bool = False
 
+    @property
+    def shows(self) -> bool:
+        """Whether what came of a failure is to be shown: what the line returns IPython shows."""
+        return not self.options.quiet and (self.options.raise_error or not self.returns)
+
     def bind(self, completion: Completion) -> Any:
         """Bind the completion as the options say; return what `-o` takes. Raises ConversionError."""
         if self.options.out is not None:

@@ -674,6 +674,22 @@ def test_a_line_that_does_not_raise_returns_what_had_arrived(cells):
     assert (cells.names["it"].text, cells.names["it"].finished) == ("Hel", False)
 
 
+@pytest.mark.parametrize(
+    ("script", "options"), [(stream([event("Hel")]), ""), (HELLO, "--as json")], ids=["cut", "no JSON"]
+)
+def test_what_a_line_returns_of_a_failure_is_shown_once(cells, capsys, script, options):
+    """By IPython, which shows what a line returns; bound to a name it is not shown, as that of a line that went well."""
+    cells.server.scripts = [script]
+    line = f"%complete {cells.where} --no-raise-error {options} Hi"
+    cells.run(line).raise_error()
+    assert capsys.readouterr().out.count("Hel") == 1
+    cells.run(f"it = {line}").raise_error()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Error: " in shown.err
+    assert cells.names["it"].text.startswith("Hel")
+
+
 def test_a_request_is_sent_again_only_before_anything_arrived(cells, capsys):
     """A failing server is asked three times in all, and each time is said."""
     cells.server.scripts = [answer(b"", status="503 X"), answer(b"", status="503 X"), HELLO]
