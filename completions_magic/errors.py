@@ -30,7 +30,7 @@ Interrupted (a KeyboardInterrupt)                    kind "interrupted"
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from .inert import one_line
@@ -51,8 +51,12 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return ` (did you mean …?)` with the closest of the `known` words, or an empty text."""
     import difflib  # here, since few who load this use it
 
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=likeness)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
+    return did_you_mean(difflib.get_close_matches(word, list(known), n=3, cutoff=likeness))
+
+
+def did_you_mean(words: Sequence[str]) -> str:
+    """Return ` (did you mean …?)` with these words, or an empty text where there are none."""
+    return f" (did you mean {' or '.join(words)}?)" if words else ""
 
 
 class CompletionsError(Exception):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from .errors import CompletionsError, NotFoundError, nearest, shorten
+from .errors import CompletionsError, NotFoundError, did_you_mean, shorten
 
 MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 LISTS = " (%completions models lists"
+MOST = 3
+"""Near names in an error."""
 
 
 class Neighbours:
@@ -41,9 +43,30 @@ class Neighbours:
                     known = look()
                 except CompletionsError:
                     known = []
-                is_there = model in known
-                self._hints[model] = "" if is_there else nearest(model, [n for n in known if not _is_named(n, words)])
+                others = [] if model in known else [name for name in known if not _is_named(name, words)]
+                self._hints[model] = did_you_mean(near(model, others))
             return self._hints[model]
+
+
+def near(model: str, known: Sequence[str]) -> list[str]:
+    """Return the names nearest to that of a model, in any case, with or without their organisations and tags."""
+    from difflib import SequenceMatcher, get_close_matches  # here, since few who load this use it
+
+    asked = _forms(model)
+    forms = {form for name in known for form in _forms(name)}
+    close = {form for one in asked for form in get_close_matches(one, forms, MOST)}
+
+    def likeness(name: str) -> float:
+        return max(SequenceMatcher(None, one, form).ratio() for one in asked for form in _forms(name))
+
+    return sorted((name for name in known if close & _forms(name)), key=likeness, reverse=True)[:MOST]
+
+
+def _forms(name: str) -> set[str]:
+    """Return `organisation/name:tag` in small letters, whole, without the organisation, and without both."""
+    whole = name.casefold()
+    last = whole.rpartition("/")[2]
+    return {whole, last, last.partition(":")[0]} - {""}
 
 
 def _is_named(name: str, words: str) -> bool:

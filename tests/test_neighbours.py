@@ -70,6 +70,38 @@ def test_the_error_of_an_unknown_model_names_those_that_are_near(models):
     assert look.headers["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize(
+    ("asked", "there", "meant"),
+    [
+        ("llama", ["meta/llama-3", "zeta"], "meta/llama-3"),
+        ("llama-3", ["meta-organisation-of-long-name/llama-3"], "meta-organisation-of-long-name/llama-3"),
+        (
+            "google/llama-3",
+            ["meta-organisation/llama-3", "google/gemma-3"],
+            "meta-organisation/llama-3 or google/gemma-3",
+        ),
+        ("llama3", ["llama3:8b-instruct-q4_K_M"], "llama3:8b-instruct-q4_K_M"),
+        (
+            "llama3",
+            ["zeta", "llama3:70b", "llama3:8b", "llama3:1b", "llama3:2b"],
+            "llama3:70b or llama3:8b or llama3:1b",
+        ),
+        ("library/llama3:latest", ["llama3:8b-instruct-q4_K_M"], "llama3:8b-instruct-q4_K_M"),
+        ("BASE-7B", ["base-7b"], "base-7b"),
+        ("llama-3", ["llama-2", "meta/llama-3"], "meta/llama-3 or llama-2"),
+        ("zzz/", ["other/", "a:b"], None),
+    ],
+)
+def test_organisation_tag_and_case_make_no_other_name(models, asked, there, meant):
+    """What people leave out of a name, or get wrong around it, does not keep it from being near."""
+    models.refusal = answer({"error": "no such model"}, status="404 Not Found")
+    models.listing = listed(*there)
+    with models.asker(model=asked) as client:
+        said = str(failure(client))
+    hint = "" if meant is None else f" (did you mean {meant}?)"
+    assert f"no such model: {asked!r}{hint} (%completions models" in said
+
+
 def by_stream(models, cells):
     """Ask as a program that streams."""
     with models.asker() as client, pytest.raises(NotFoundError) as caught:
