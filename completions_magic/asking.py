@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from .batch import Batch, Row
+from .breaker import CircuitBreaker
 from .client import Client, Stream
 from .errors import BudgetError, CompletionsError, Interrupted, OptionError, StreamError
 from .pace import Pace
@@ -22,6 +23,7 @@ from .schema import Choice, Completion, CompletionRequest, check_prompt
 from .shelf import Shelf, Tally
 
 WORKERS = 8
+SPENT = "the budget is spent"
 Request = Callable[[Mapping[str, Any]], CompletionRequest]
 
 
@@ -56,7 +58,8 @@ class Asking:
     """The rows of a batch at work, `concurrency` at a time, each worker with a connection of its own.
 
     `request` makes a row's request; `pack` rows go as the prompts of one. `stop` ends it all, from any thread; what
-    was under way is kept as far as it came. With rows of unknown number and a cassette, memory is bounded.
+    was under way is kept as far as it came. Where the endpoint fails row after row no more are asked. With rows of
+    unknown number and a cassette, memory is bounded.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Asking:
         on_disk = rows.count is None and client.cassette is not None
         self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [], index=rows.index)
         self.pace = pace or Pace()
+        self.breaker = CircuitBreaker(2 * concurrency)
         self._rows = rows
         self._request = request
         self._client = client
@@ -81,7 +85,7 @@ class Asking:
         self._open: set[Stream] = set()
         self._lock = threading.Lock()
         self._reason = "stopped"
-        self._is_spent = False
+        self._asks_no_more = False
         self._on_end: Callable[[Row], object] = id
 
     @property
@@ -100,9 +104,10 @@ class Asking:
         return self._rows.count
 
     def run(self, on_end: Callable[[Row], object] = id) -> Batch:
-        """Ask until every row has ended or the budget is spent; raise Interrupted when the person interrupts.
+        """Ask until every row has ended, or more are of no use; raise Interrupted when the person interrupts.
 
-        `on_end` hears of every row that has ended, from any thread.
+        They are when the budget is spent, or the breaker has a reason. `on_end` hears of every row that has ended, from
+        any thread.
         """
         self._on_end = on_end
         interrupted = self._ask_all()
@@ -121,8 +126,8 @@ class Asking:
 
     @property
     def _is_over(self) -> bool:
-        """Say whether nothing more is to be asked; with a spent budget those that wait for their turn still go."""
-        return self._is_spent or self.pace.stopped.is_set()
+        """Say whether nothing more is to be asked; those that wait for their turn still go, unless it was stopped."""
+        return self._asks_no_more or self.pace.stopped.is_set()
 
     def stop(self) -> None:
         """End what is being asked, and ask nothing more."""
@@ -189,7 +194,7 @@ class Asking:
             for _ in stream:
                 pass
         except BudgetError:
-            self._spent()
+            self._ask_no_more(SPENT)
         except CompletionsError as error:
             failure = error
         ended = self._reason if stream.stopped else None if failure is None else "error"
@@ -200,12 +205,21 @@ class Asking:
             self._open.discard(stream)
         for row in question.rows.values():
             row.replayed = stream.replayed
+        if not stream.replayed:
+            self._hear(completion, failure)
         self._settle(question, completion, failure)
 
-    def _spent(self) -> None:
-        if not self.pace.stopped.is_set():
-            self._reason = "the budget is spent"
-            self._is_spent = True
+    def _hear(self, completion: Completion, failure: CompletionsError | None) -> None:
+        with self._lock:
+            self.breaker.hear(completion, failure)
+        if self.breaker.reason:
+            self._ask_no_more(self.breaker.reason)
+
+    def _ask_no_more(self, reason: str) -> None:
+        """Let what is under way end, and begin nothing new; the first reason counts."""
+        if not self._is_over:
+            self._reason = reason
+            self._asks_no_more = True
 
     def _settle(self, question: Question, completion: Completion, failure: CompletionsError | None) -> None:
         """Give the rows of a request what came of it."""

@@ -44,6 +44,11 @@ class Row:
         return list(came) or [None]
 
     @property
+    def answered(self) -> bool:
+        """Whether anything came, and without an error."""
+        return self.error is None and self.completion is not None
+
+    @property
     def tokens(self) -> int:
         """How many tokens were read and generated, as far as the endpoint says."""
         usage = self.completion.usage if self.completion is not None else None
@@ -63,7 +68,7 @@ class Batch:
     several: bool = False
     """Whether rows have more than one choice each, however many came."""
     ended: str = ""
-    """Why not every row was asked: `stopped`, `interrupted` or `the budget is spent`."""
+    """Why not every row was asked: `stopped`, `interrupted`, `the budget is spent`, or how the endpoint failed."""
     index: tuple[Any, ...] = (None,)
     """The names of the levels of a pandas input's index."""
 
@@ -89,7 +94,7 @@ class Batch:
 
     @property
     def missing(self) -> list[Row]:
-        """The rows that were not asked, or not to their end: after Stop, an interrupt, or a spent budget."""
+        """The rows that were not asked, or not to their end, for the reason in `ended`."""
         return [row for row in self if row.error is None and not _ended(row)]
 
     def to_frame(self) -> pd.DataFrame:

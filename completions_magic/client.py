@@ -231,9 +231,10 @@ class Client:
         bounds requests a second and what is spent. `executor`, any concurrent.futures.Executor, asks elsewhere:
         chunks of prompts go to its workers, which read their key from their own environment, and `concurrency` of
         a chunk are asked at a time. `parameters` are the API's, by name; others are passed on, unless they look like
-        one of these keywords misspelt. A prompt that fails has its error in its row. With a cassette and an iterator
-        the rows are kept on disk. Raises ConfigurationError for what cannot be sent; after an interrupt the Interrupted
-        has what was done as its `batch`.
+        one of these keywords misspelt. A prompt that fails has its error in its row; an endpoint that fails every one
+        is asked no more, and the batch's `ended` says why. With a cassette and an iterator the rows are kept on disk.
+        Raises ConfigurationError for what cannot be sent; after an interrupt the Interrupted has what was done as its
+        `batch`.
         """
         from .rows import ROW, read_rows
         from .spread import spread_or_ask

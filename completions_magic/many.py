@@ -190,8 +190,9 @@ class Many:
             # One stands for all in the history, which would hold nothing else.
             if row.completion is not None and row.completion.request is not None:
                 session.note(Task(options, row.completion.request, client, {}), row.completion)
-        if failure is None and len(result) and all(row.error is not None for row in result):
-            failure = result[0].error
+        came = not work.breaker.reason or any(row.answered for row in work.requests)
+        if failure is None and len(result) and (not came or all(row.error is not None for row in result)):
+            failure = next(row.error for row in result if row.error is not None)
         if failure is not None:
             raise failure
         return None if options.quiet and whole_cell else value

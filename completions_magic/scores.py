@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .asking import WORKERS, Asking
 from .batch import MOST_COLUMNS, SHOWN, Row, causes
+from .breaker import CircuitBreaker
 from .client import Client
 from .errors import CompletionsError, ConfigurationError, OptionError, PromptError, ScoringError
 from .frame import frame_of
@@ -107,7 +108,7 @@ class Scores:
     by: str = "logprob"
     rows: list[ScoredRow] = field(default_factory=list)
     ended: str = ""
-    """Why not everything was asked: `stopped`, `interrupted` or `the budget is spent`."""
+    """Why not everything was asked: `stopped`, `interrupted`, `the budget is spent`, or how the endpoint failed."""
     tokens: int = 0
     """What was read and generated, as the server counts it."""
     index: tuple[Any, ...] = (None,)
@@ -139,7 +140,7 @@ class Scores:
 
     @property
     def missing(self) -> list[ScoredRow]:
-        """The rows that were not asked to their end: after Stop, an interrupt, or a spent budget."""
+        """The rows that were not asked to their end, for the reason in `ended`."""
         return [row for row in self.rows if row.error is None and row.best("logprob") is None]
 
     def to_frame(self, *, long: bool = False) -> pd.DataFrame:
@@ -364,12 +365,17 @@ class Scoring:
         """What was asked so far, in order: a prompt each."""
         return self._asking.batch
 
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """What notices that the endpoint fails one request after the other."""
+        return self._asking.breaker
+
     def stop(self) -> None:
         """End what is being asked, and ask nothing more; from any thread."""
         self._asking.stop()
 
     def run(self, on_end: Callable[[Row], object] = id) -> Scores:
-        """Ask until every candidate has a score or the budget is spent; raise Interrupted when the person interrupts.
+        """Ask until every candidate has a score, or more is of no use; raise Interrupted when the person interrupts.
 
         What had come is in `scores` in any case. Raises ScoringError, and asks nothing more, when the endpoint gives
         no log-probabilities of a prompt. `on_end` hears of every request that has ended, from several threads.

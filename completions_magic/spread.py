@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-from .asking import WORKERS, Asking, Question, Request
+from .asking import SPENT, WORKERS, Asking, Question, Request
+from .breaker import CircuitBreaker
 from .cassette import Cassette
 from .client import Client
 from .errors import BudgetError, CompletionsError, ConfigurationError, ProfileError, WorkerError
@@ -123,20 +123,37 @@ class Outcome:
 
 @dataclass
 class Report:
-    """What came of a chunk, how long the worker took, and for how long the endpoint wants a rest, in seconds."""
+    """What came of a chunk, how long the worker took, and for how long the endpoint wants a rest, in seconds.
 
-    outcomes: list[Outcome]
+    An outcome is None where the request was not sent, for the `reason`.
+    """
+
+    outcomes: list[Outcome | None]
     seconds: float
     rest: float
+    reason: str = ""
 
 
-def answer(order: Order, requests: Sequence[CompletionRequest]) -> Report:
-    """Ask these requests, several at a time: what a worker runs. Raises ProfileError where it lacks the key."""
+def answer(order: Order, requests: Sequence[CompletionRequest], breaker: CircuitBreaker) -> Report:
+    """Ask these requests, several at a time: what a worker runs. Raises ProfileError where it lacks the key.
+
+    `breaker` has heard what came of rows before these.
+    """
     began = time.monotonic()
     client = order.client()
-    outcomes = list(_threads.of(order.concurrency).map(partial(_outcome, client), requests))
+    lock = threading.Lock()
+
+    def ask(request: CompletionRequest) -> Outcome | None:
+        if breaker.reason:
+            return None
+        outcome = _outcome(client, request)
+        with lock:
+            breaker.hear(outcome.completion, outcome.error)
+        return outcome
+
+    outcomes = list(_threads.of(order.concurrency).map(ask, requests))
     pace = client.pace
-    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest)
+    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest, breaker.reason)
 
 
 def _outcome(client: Client, request: CompletionRequest) -> Outcome:
@@ -226,7 +243,7 @@ class Spreading(Asking):
             try:
                 self.pace.turn()
             except BudgetError:
-                self._spent()
+                self._ask_no_more(SPENT)
                 break
             questions.append(question)
         return questions
@@ -235,8 +252,9 @@ class Spreading(Asking):
         chunk.tries += 1
         chunk.sent = time.monotonic()
         requests = [question.request for question in chunk.questions]
+        self.breaker.most = 2 * self._concurrency * self._most
         try:
-            future = self._executor.submit(answer, self._order, requests)
+            future = self._executor.submit(answer, self._order, requests, replace(self.breaker))
         except Exception as error:  # noqa: BLE001  # an executor's own: it is broken, or was shut down
             self._lose(chunk, error)
         else:
@@ -262,7 +280,10 @@ class Spreading(Asking):
         self._learn(chunk, report)
         self.pace.hold(report.rest)
         for question, outcome in zip(chunk.questions, report.outcomes, strict=True):
-            self._keep(question, outcome)
+            if outcome is not None:
+                self._keep(question, outcome)
+        if report.reason:
+            self._ask_no_more(report.reason)
 
     def _keep(self, question: Question, outcome: Outcome) -> None:
         failure = outcome.error
@@ -275,6 +296,7 @@ class Spreading(Asking):
                 failure = failure or error
         if outcome.completion.usage is not None:
             self.pace.spend(outcome.completion.usage.total_tokens)
+        self._hear(outcome.completion, failure)
         self._settle(question, outcome.completion.remember(self._client), failure)
 
     def _lose(self, chunk: Chunk, cause: BaseException) -> None:

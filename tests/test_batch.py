@@ -16,17 +16,27 @@ from contextvars import Context
 import pandas as pd
 import polars as pl
 import pytest
-from conftest import ScriptedServer, answer, eventually
+from conftest import PlainServer, ScriptedServer, answer, eventually
 
 from completions_magic import Client
 from completions_magic.asking import Asking
 from completions_magic.batch import Row
+from completions_magic.breaker import CircuitBreaker
 from completions_magic.client import Wait
-from completions_magic.errors import BudgetError, Interrupted, OptionError, PromptError, RateLimitError
+from completions_magic.errors import (
+    AuthenticationError,
+    BudgetError,
+    Interrupted,
+    OptionError,
+    PromptError,
+    RateLimitError,
+)
 from completions_magic.pace import Pace
 from completions_magic.pool import run_all
 from completions_magic.progress import Progress
 from completions_magic.rows import read_rows
+from completions_magic.spread import Order
+from completions_magic.spread import answer as work
 
 FRAME = pd.DataFrame({"country": ["France", "Japan", "Egypt"], "year": [1, 2, 3]}, index=["f", "j", "e"])
 
@@ -503,6 +513,180 @@ def test_a_batch_that_is_refused_throughout_says_so(cells):
     server.close()
     assert isinstance(result.error_in_exec, RateLimitError)
     assert len(server.heard) == 4
+
+
+# -- an endpoint that fails every row ----------------------------------------------------------------------------------
+
+REFUSALS = {
+    "401": answer({"error": "no such key"}, status="401 Unauthorized"),
+    "404": answer({"error": "no model m"}, status="404 Not Found"),
+    "307": answer(b"", status="307 Moved", headers="Location: /elsewhere\r\n"),
+    "403": answer({"error": "not yours"}, status="403 Forbidden"),
+    "429": answer({"error": "slow"}, status="429 Slow", headers="Retry-After: 0\r\n"),
+    "500": answer({"error": "oops"}, status="500 Oops", headers="x-should-retry: false\r\n"),
+}
+
+
+class Says(Echo):
+    """Refuses a prompt with the status that it begins with, and echoes any other."""
+
+    def _talk(self, connection):
+        with contextlib.suppress(OSError), connection:
+            while (heard := self._read(connection)) is not None:
+                self.heard.append(heard)
+                status = heard.json["prompt"].split()[0] if heard.body else "404"
+                connection.sendall(REFUSALS.get(status) or echoed(heard.json))
+
+    @property
+    def asked(self):
+        """The prompts that it heard, without a look at its models."""
+        return [heard.json["prompt"] for heard in self.heard if heard.body]
+
+
+@pytest.fixture
+def says():
+    """Give a server that refuses as the prompt says."""
+    with contextlib.closing(Says()) as server:
+        yield server
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
+@pytest.mark.parametrize(
+    ("status", "said"), [("401", "answered 401"), ("404", "answered 404"), ("307", "redirects to")]
+)
+def test_what_every_row_would_meet_alike_ends_the_batch_at_once(says, status, said, workers):
+    """One request of each that was under way; the rest is not asked, and says why in one line."""
+    with says.client() as client, ThreadPoolExecutor(1) as pool:
+        rows = [f"{status} {number}" for number in range(500)]
+        batch = client.complete_many(rows, concurrency=4, executor=pool if workers else None)
+    assert len(says.asked) == len(batch.failures) <= (8 if workers else 4)
+    assert len(batch) == 500
+    assert len(batch.missing) == 500 - len(batch.failures)
+    assert batch.ended.startswith(f"every row would fail alike: {says.base_url} {said} ")
+    assert "\n" not in batch.ended
+    assert len(batch.ended) < 300
+    assert batch.to_frame()["error"].iloc[-1] == f"not asked: {batch.ended}"
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
+@pytest.mark.parametrize("status", ["403", "429"])
+def test_refusals_in_a_row_end_the_batch(says, status, workers):
+    """Twice as many as may be under way, after their retries; those that are still end."""
+    tries = 2 if status == "429" else 1
+    with says.client(retries=1) as client, ThreadPoolExecutor(1) as pool:
+        rows = [f"{status} {number}" for number in range(500)]
+        batch = client.complete_many(rows, concurrency=2, executor=pool if workers else None)
+    least, most = (8, 100) if workers else (4, 5)
+    assert least <= len(batch.failures) <= most
+    assert len(says.asked) == tries * len(batch.failures)
+    assert len(batch.missing) == 500 - len(batch.failures)
+    said = f" requests in a row have failed, the last: {says.base_url} answered {status} "
+    assert re.match(rf"\d+{re.escape(said)}", batch.ended)
+
+
+def test_a_failure_of_tls_ends_the_batch_at_once():
+    """No certificate and no protocol gets better from row to row."""
+    with contextlib.closing(PlainServer()) as plain:
+        base_url = plain.base_url.replace("http", "https")
+        with Client(base_url=base_url, model="m") as client:
+            batch = client.complete_many(list("abcdef"), concurrency=1)
+    assert len(batch.failures) == 1
+    assert batch.ended == f"every row would fail alike: {base_url} speaks plain http: try {plain.base_url}"
+
+
+def test_a_connection_that_is_refused_again_and_again_ends_the_batch(closed_port):
+    """Nobody is there to be asked for the others."""
+    with Client(base_url=f"http://127.0.0.1:{closed_port}/v1", model="m", retries=0) as client:
+        batch = client.complete_many(list(map(str, range(500))), concurrency=2)
+    assert 4 <= len(batch.failures) <= 5
+    assert "cannot be reached" in batch.ended
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
+@pytest.mark.parametrize("turns", ["fail fail", "500 500", "429 ok", "403 ok", "429 fail"])
+def test_what_may_be_a_rows_own_fault_or_passes_never_ends_the_batch(says, turns, workers):
+    """Nothing but 400s or 500s, and refusals with answers or 400s between them: every row is asked."""
+    rows = [f"{turns.split()[number % 2]} {number}" for number in range(60)]
+    with says.client(retries=0) as client, ThreadPoolExecutor(1) as pool:
+        batch = client.complete_many(rows, concurrency=1, executor=pool if workers else None)
+    assert sorted(says.asked) == sorted(rows)
+    assert (batch.ended, batch.missing) == ("", [])
+
+
+def test_once_rows_were_answered_a_refused_key_must_be_refused_again_and_again(says):
+    """A gateway that stumbles once does not end a long batch; a key that was withdrawn does."""
+    rows = ["a", "401 once", "b", *[f"401 {number}" for number in range(100)]]
+    with says.client() as client:
+        batch = client.complete_many(rows, concurrency=1)
+    assert says.asked == rows[:5]
+    assert batch.texts[:3] == ["<a>", None, "<b>"]
+    assert batch.ended.startswith("2 requests in a row have failed")
+
+
+def test_the_same_cell_asks_for_the_rest_when_the_endpoint_is_well_again(cells, says):
+    """With a journal nothing is asked twice but what has failed; answers that are replayed say nothing of a key."""
+    line = (
+        f"%%complete -m m --base-url {says.base_url} -i rows -o batch --journal j.jsonl --concurrency 1\n{{{{ row }}}}"
+    )
+    cells.names["rows"] = ["a", *["401"] * 2, *"bcd"]
+    cells.run(line).raise_error()
+    cells.names["rows"] = ["a", "401", *"bcd"]
+    del says.heard[:]
+    cells.run(line).raise_error()
+    assert says.asked == ["401"]
+    assert cells.names["batch"].ended.endswith("; the same cell asks for the rest")
+    cells.names["rows"] = list("abcd")
+    cells.run(line).raise_error()
+    assert says.asked == ["401", *"bcd"]
+    assert cells.names["batch"].texts == ["<a>", "<b>", "<c>", "<d>"]
+
+
+@pytest.mark.parametrize("options", ["", "--score labels --score-context ''"], ids=["rows", "scores"])
+def test_a_cell_for_which_nothing_came_fails(cells, says, options):
+    """With the first error, as where every row has failed; what was not asked is bound."""
+    cells.names.update(rows=[f"401 {number}" for number in range(50)], labels=[" x"])
+    line = f"%%complete -m m --base-url {says.base_url} -i rows -o batch {options} --concurrency 1\n401 {{{{ row }}}}"
+    result = cells.run(line)
+    assert isinstance(result.error_in_exec, AuthenticationError)
+    assert len(cells.names["batch"]) == 50
+    assert len(says.asked) == 1
+
+
+def test_a_worker_ends_its_chunk_itself(says):
+    """However many rows it was given; what it knows of earlier ones counts, and what it did not send has no outcome."""
+    with says.client(retries=0) as client:
+        requests = [client.request(f"429 {number}") for number in range(200)]
+        report = work(Order.of(client, 2), requests, CircuitBreaker(4, failures=1))
+    outcomes = [outcome for outcome in report.outcomes if outcome is not None]
+    assert 3 <= len(outcomes) == len(says.asked) <= 4
+    assert len(report.outcomes) == 200
+    assert report.reason.startswith("4 requests in a row")
+
+
+class Strict(ThreadPoolExecutor):
+    """An executor whose workers end their chunks at the first refusal."""
+
+    def submit(self, work, order, requests, _breaker):
+        """Run the work with a breaker of its own."""
+        return super().submit(work, order, requests, CircuitBreaker(1))
+
+
+def test_what_a_worker_has_not_sent_is_not_passed_over(says):
+    """Where it ended its chunk the batch ends, though the others have not met enough refusals: the rest says why."""
+    with says.client(retries=0) as client, Strict(1) as pool:
+        batch = client.complete_many(["ok", "429", *"abcdefgh"], concurrency=2, executor=pool)
+    assert batch.ended.startswith("1 requests in a row have failed")
+    assert len(batch.failures) == 1
+    assert len(batch.missing) == 10 - len(says.asked) > 0
+
+
+def test_chunks_that_are_under_way_together_may_all_be_refused_once(says):
+    """As many refusals as there are requests under way say nothing yet."""
+    rows = ["429 0", "429 1", *"abcdefgh"]
+    with says.client(retries=0) as client, ThreadPoolExecutor(2) as pool:
+        batch = client.complete_many(rows, concurrency=1, executor=pool)
+    assert sorted(says.asked) == sorted(rows)
+    assert batch.ended == ""
 
 
 # -- what a first user took for granted --------------------------------------------------------------------------------

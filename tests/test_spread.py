@@ -21,6 +21,7 @@ from distributed import LocalCluster
 from test_batch import Echo, interrupt
 
 from completions_magic import Client
+from completions_magic.breaker import CircuitBreaker
 from completions_magic.errors import ConfigurationError, Interrupted, OptionError, ProfileError, WorkerError
 from completions_magic.pace import Pace
 from completions_magic.profiles import NOTEBOOK_FILE, Profile, trust
@@ -239,7 +240,7 @@ def test_a_worker_keeps_its_threads(echo):
     """From chunk to chunk: to start them would take as long as a chunk of quick answers."""
 
     def asked():
-        answer(order, [client.request(row) for row in ROWS[:8]])
+        answer(order, [client.request(row) for row in ROWS[:8]], CircuitBreaker(16))
         return {thread for thread in threading.enumerate() if thread.name.startswith("completions-worker")}
 
     with echo.client() as client, ThreadPoolExecutor(1) as worker:

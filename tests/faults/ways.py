@@ -80,12 +80,13 @@ def by_magic(fault: Fault, base_url: str, folder: Path, shell: InteractiveShell)
 
 
 def by_batch(fault: Fault, base_url: str, folder: Path, shell: InteractiveShell) -> list[Outcome]:
-    """Ask twice at a time with `Client.complete_many`."""
+    """Ask twice at a time with `Client.complete_many`; the second is not asked where the first was refused before."""
     with new_client(fault, base_url) as client:
         batch = client.complete_many([PROMPT, f"{PROMPT} it"], concurrency=2, **fault.asks)
     return [
         Outcome(() if row.completion is None else tuple(row.completion.texts), row.error, batch.plain())
         for row in batch
+        if not batch.ended or row.error is not None
     ]
 
 
@@ -107,14 +108,13 @@ def new_client(fault: Fault, base_url: str, **settings) -> Client:
 
 
 WAYS = {"client": by_client, "stream": by_stream, "magic": by_magic, "batch": by_batch, "cassette": by_cassette}
-QUESTIONS = {"batch": 2}
 
 
 def ask(fault: Fault, way: str, grounds: Grounds, folder: Path, shell: InteractiveShell) -> Asked:
     """Ask for one case in one way."""
     base_url = grounds.base_url(fault)
     outcomes = WAYS[way](fault, base_url, folder, shell)
-    return Asked(outcomes, QUESTIONS.get(way, 1), grounds.server.heard_at(base_url))
+    return Asked(outcomes, len(outcomes) if way == "batch" else 1, grounds.server.heard_at(base_url))
 
 
 def problems(fault: Fault, asked: Asked) -> Iterator[str]:

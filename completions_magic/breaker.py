@@ -1,0 +1,44 @@
+"""Whether asking for more rows is of no use, since the endpoint fails one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import CompletionsError, shorten
+from .schema import Completion
+
+ALIKE = ("auth", "not_found", "redirect", "tls")
+"""Kinds of failures that every row would meet, whatever it asks."""
+LASTING = (*ALIKE, "connect", "permission", "rate_limit")
+"""Kinds that last when they come again and again; of all others the next row may know nothing."""
+LONGEST_SAYING = 200
+
+
+@dataclass
+class CircuitBreaker:
+    """Notices that an endpoint fails every row for a lasting reason; `reason` says which, and is empty until then.
+
+    What every row would meet alike, such as a key that is not accepted or a model that is unknown, is enough once, as
+    long as nothing was answered; any lasting failure when it has come `most` times without an answer in between. A 400
+    is an answer here: it may be a row's own fault. Those who share one take turns.
+    """
+
+    most: int
+    reason: str = ""
+    answered: bool = False
+    failures: int = 0
+
+    def hear(self, completion: Completion, failure: CompletionsError | None) -> None:
+        """Count what came of a request."""
+        if failure is not None and failure.kind in LASTING:
+            self.failures += 1
+            self.reason = self.reason or self._why(failure)
+        elif completion.choices or (failure is not None and failure.kind == "bad_request"):
+            self.failures = 0
+            self.answered = self.answered or bool(completion.choices)
+
+    def _why(self, failure: CompletionsError) -> str:
+        said = shorten(failure.message, LONGEST_SAYING)
+        if failure.kind in ALIKE and not self.answered:
+            return f"every row would fail alike: {said}"
+        return f"{self.failures} requests in a row have failed, the last: {said}" if self.failures >= self.most else ""
