@@ -188,6 +188,7 @@ class Asking:
         failure: CompletionsError | None = None
         with self._lock:
             self._open.add(stream)
+            number = self.breaker.begin()
         if self.pace.stopped.is_set():
             stream.stop()
         try:
@@ -203,6 +204,7 @@ class Asking:
             self.pace.spend(completion.usage.total_tokens)
         with self._lock:
             self._open.discard(stream)
+            self.breaker.end(number)
         for row in question.rows.values():
             row.replayed = stream.replayed
         if not stream.replayed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import CompletionsError, shorten
 from .schema import Completion
@@ -19,14 +19,27 @@ class CircuitBreaker:
     """Notices that an endpoint fails every row for a lasting reason; `reason` says which, and is empty until then.
 
     What every row would meet alike, such as a key that is not accepted or a model that is unknown, is enough once, as
-    long as nothing was answered; any lasting failure when it has come `most` times without an answer in between. A 400
-    is an answer here: it may be a row's own fault. Those who share one take turns.
+    long as nothing was answered; any lasting failure when it has come `most` times without an answer in between, and no
+    request is under way that later ones have overtaken: that one is being answered. A 400 is an answer here: it may be
+    a row's own fault. Those who share one take turns.
     """
 
     most: int
     reason: str = ""
     answered: bool = False
     failures: int = 0
+    _begun: int = field(default=0, init=False)
+    _under_way: set[int] = field(default_factory=set, init=False)
+
+    def begin(self) -> int:
+        """Return the number of a request that begins."""
+        self._begun += 1
+        self._under_way.add(self._begun)
+        return self._begun
+
+    def end(self, number: int) -> None:
+        """Note that a request has ended; `hear` is told what came of it, unless it was a replay."""
+        self._under_way.discard(number)
 
     def hear(self, completion: Completion, failure: CompletionsError | None) -> None:
         """Count what came of a request."""
@@ -41,4 +54,8 @@ class CircuitBreaker:
         said = shorten(failure.message, LONGEST_SAYING)
         if failure.kind in ALIKE and not self.answered:
             return f"every row would fail alike: {said}"
-        return f"{self.failures} requests in a row have failed, the last: {said}" if self.failures >= self.most else ""
+        # Half of `most` are asked at a time: who began before so many others, and has not failed, has got further.
+        is_overtaken = min(self._under_way, default=self._begun) <= self._begun - self.most
+        if self.failures < self.most or is_overtaken:
+            return ""
+        return f"{self.failures} requests in a row have failed, the last: {said}"

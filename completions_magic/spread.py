@@ -125,13 +125,12 @@ class Outcome:
 class Report:
     """What came of a chunk, how long the worker took, and for how long the endpoint wants a rest, in seconds.
 
-    An outcome is None where the request was not sent, for the `reason`.
+    An outcome is None where the request was not sent, since those before it failed.
     """
 
     outcomes: list[Outcome | None]
     seconds: float
     rest: float
-    reason: str = ""
 
 
 def answer(order: Order, requests: Sequence[CompletionRequest], breaker: CircuitBreaker) -> Report:
@@ -144,16 +143,19 @@ def answer(order: Order, requests: Sequence[CompletionRequest], breaker: Circuit
     lock = threading.Lock()
 
     def ask(request: CompletionRequest) -> Outcome | None:
-        if breaker.reason:
-            return None
+        with lock:
+            if breaker.reason:
+                return None
+            number = breaker.begin()
         outcome = _outcome(client, request)
         with lock:
+            breaker.end(number)
             breaker.hear(outcome.completion, outcome.error)
         return outcome
 
     outcomes = list(_threads.of(order.concurrency).map(ask, requests))
     pace = client.pace
-    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest, breaker.reason)
+    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest)
 
 
 def _outcome(client: Client, request: CompletionRequest) -> Outcome:
@@ -171,10 +173,11 @@ def _outcome(client: Client, request: CompletionRequest) -> Outcome:
 
 
 class Chunk:
-    """Requests that travel together; `tries` counts the workers that were given them."""
+    """Requests that travel together; `tries` counts the workers that were given them, `numbers` are the breaker's."""
 
     def __init__(self, questions: list[Question]) -> None:
         self.questions = questions
+        self.numbers: list[int] = []
         self.tries = 0
         self.sent = 0.0
 
@@ -253,6 +256,7 @@ class Spreading(Asking):
         chunk.sent = time.monotonic()
         requests = [question.request for question in chunk.questions]
         self.breaker.most = 2 * self._concurrency * self._most
+        chunk.numbers = [self.breaker.begin() for _ in requests]
         try:
             future = self._executor.submit(answer, self._order, requests, replace(self.breaker))
         except Exception as error:  # noqa: BLE001  # an executor's own: it is broken, or was shut down
@@ -262,6 +266,8 @@ class Spreading(Asking):
 
     def _take_in(self, future: Future[Any], chunk: Chunk) -> None:
         """Settle the rows of a chunk that has come back, or send it once more."""
+        for number in chunk.numbers:
+            self.breaker.end(number)
         error = future.exception()
         if error is not None:
             again = chunk.tries < TRIES and not self.pace.stopped.is_set() and not isinstance(error, CompletionsError)
@@ -282,8 +288,9 @@ class Spreading(Asking):
         for question, outcome in zip(chunk.questions, report.outcomes, strict=True):
             if outcome is not None:
                 self._keep(question, outcome)
-        if report.reason:
-            self._ask_no_more(report.reason)
+        unsent = [question for question, outcome in zip(chunk.questions, report.outcomes, strict=True) if not outcome]
+        if unsent and not self._is_over:
+            self._submit(Chunk(unsent))  # here it is known what came of the other chunks
 
     def _keep(self, question: Question, outcome: Outcome) -> None:
         failure = outcome.error

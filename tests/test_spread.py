@@ -208,8 +208,9 @@ def test_a_refusal_that_ends_a_chunk_slows_the_other_workers(echo):
 def test_tokens_are_counted_where_they_were_spent(echo):
     """A budget of tokens counts the answers of all workers, and no replays."""
     pace = Pace(tokens=20)
+    echo.latency = 0.005  # a chunk holds no more rows than its way there and back is worth
     with ThreadPoolExecutor(2) as executor, echo.client() as client:
-        batch = client.complete_many(ROWS, executor=executor, concurrency=1, pace=pace)
+        batch = client.complete_many(map(str, range(5000)), executor=executor, concurrency=1, pace=pace)
     assert pace.tokens == 5 * len(echo.heard) >= 20
     assert batch.ended == "the budget is spent"
 
@@ -241,8 +242,10 @@ def test_a_worker_keeps_its_threads(echo):
 
     def asked():
         answer(order, [client.request(row) for row in ROWS[:8]], CircuitBreaker(16))
-        return {thread for thread in threading.enumerate() if thread.name.startswith("completions-worker")}
+        threads = set(threading.enumerate()) - before
+        return {thread for thread in threads if thread.name.startswith("completions-worker")}
 
+    before = set(threading.enumerate())
     with echo.client() as client, ThreadPoolExecutor(1) as worker:
         order = Order.of(client, 3)
         first = worker.submit(asked).result()

@@ -84,8 +84,8 @@ def open_tuner(server, shell):
 
     def open_tuner(line: str, body: str, *scripts) -> CountedTuner:
         server.scripts = list(scripts)
-        prepare = lambda options, body: session._prepare(options, body, shell.user_ns)  # noqa: E731
-        bench = Bench(prepare, session._client, session._note_last, "cell-1")
+        prepare = lambda options, body: session.prepare(options, body, shell.user_ns)  # noqa: E731
+        bench = Bench(prepare, session.client, session._note_last, "cell-1")
         tuners.append(CountedTuner(parse(line, shell.user_ns)[0], body, bench))
         return tuners[-1]
 
