@@ -125,12 +125,13 @@ class Outcome:
 class Report:
     """What came of a chunk, how long the worker took, and for how long the endpoint wants a rest, in seconds.
 
-    An outcome is None where the request was not sent, since those before it failed.
+    An outcome is None where the request was not sent, for the `reason`.
     """
 
     outcomes: list[Outcome | None]
     seconds: float
     rest: float
+    reason: str = ""
 
 
 def answer(order: Order, requests: Sequence[CompletionRequest], breaker: CircuitBreaker) -> Report:
@@ -155,7 +156,7 @@ def answer(order: Order, requests: Sequence[CompletionRequest], breaker: Circuit
 
     outcomes = list(_threads.of(order.concurrency).map(ask, requests))
     pace = client.pace
-    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest)
+    return Report(outcomes, time.monotonic() - began, 0.0 if pace is None else pace.rest, breaker.reason)
 
 
 def _outcome(client: Client, request: CompletionRequest) -> Outcome:
@@ -173,11 +174,10 @@ def _outcome(client: Client, request: CompletionRequest) -> Outcome:
 
 
 class Chunk:
-    """Requests that travel together; `tries` counts the workers that were given them, `numbers` are the breaker's."""
+    """Requests that travel together; `tries` counts the workers that were given them."""
 
     def __init__(self, questions: list[Question]) -> None:
         self.questions = questions
-        self.numbers: list[int] = []
         self.tries = 0
         self.sent = 0.0
 
@@ -209,6 +209,7 @@ class Spreading(Asking):
         self._under_way: dict[Future[Any], Chunk] = {}
         self._most = 2
         self._size = concurrency
+        self._answered = 0.0
         self._way = float("inf")  # the shortest way there and back that was seen, in seconds
 
     def _ask_all(self) -> bool:
@@ -222,7 +223,8 @@ class Spreading(Asking):
             self._send()
             if not self._under_way:
                 return
-            for future in wait_some(self._under_way, FIRST_COMPLETED).done:
+            done = wait_some(self._under_way, FIRST_COMPLETED).done
+            for future in [one for one in self._under_way if one in done]:  # in the order that they were sent
                 self._take_in(future, self._under_way.pop(future))
 
     def _send(self) -> None:
@@ -256,7 +258,6 @@ class Spreading(Asking):
         chunk.sent = time.monotonic()
         requests = [question.request for question in chunk.questions]
         self.breaker.most = 2 * self._concurrency * self._most
-        chunk.numbers = [self.breaker.begin() for _ in requests]
         try:
             future = self._executor.submit(answer, self._order, requests, replace(self.breaker))
         except Exception as error:  # noqa: BLE001  # an executor's own: it is broken, or was shut down
@@ -266,8 +267,6 @@ class Spreading(Asking):
 
     def _take_in(self, future: Future[Any], chunk: Chunk) -> None:
         """Settle the rows of a chunk that has come back, or send it once more."""
-        for number in chunk.numbers:
-            self.breaker.end(number)
         error = future.exception()
         if error is not None:
             again = chunk.tries < TRIES and not self.pace.stopped.is_set() and not isinstance(error, CompletionsError)
@@ -285,14 +284,22 @@ class Spreading(Asking):
             return
         self._learn(chunk, report)
         self.pace.hold(report.rest)
+        # Refusals say nothing while an earlier chunk is still being answered, nor where an answer came meanwhile.
+        is_answering = chunk.sent < self._answered or any(one.sent < chunk.sent for one in self._under_way.values())
+        if any(outcome is not None and outcome.error is None for outcome in report.outcomes):
+            self._answered = time.monotonic()
+        unsent = []
         for question, outcome in zip(chunk.questions, report.outcomes, strict=True):
-            if outcome is not None:
-                self._keep(question, outcome)
-        unsent = [question for question, outcome in zip(chunk.questions, report.outcomes, strict=True) if not outcome]
-        if unsent and not self._is_over:
-            self._submit(Chunk(unsent))  # here it is known what came of the other chunks
+            if outcome is None:
+                unsent.append(question)
+            else:
+                self._keep(question, outcome, counts=outcome.error is None or not is_answering)
+        if report.reason and not is_answering:
+            self._ask_no_more(report.reason)
+        elif unsent:
+            self._submit(Chunk(unsent))
 
-    def _keep(self, question: Question, outcome: Outcome) -> None:
+    def _keep(self, question: Question, outcome: Outcome, *, counts: bool) -> None:
         failure = outcome.error
         cassette = self._client.cassette
         if outcome.interaction is not None and cassette is not None and question.sample is not None:
@@ -303,7 +310,8 @@ class Spreading(Asking):
                 failure = failure or error
         if outcome.completion.usage is not None:
             self.pace.spend(outcome.completion.usage.total_tokens)
-        self._hear(outcome.completion, failure)
+        if counts:
+            self._hear(outcome.completion, failure)
         self._settle(question, outcome.completion.remember(self._client), failure)
 
     def _lose(self, chunk: Chunk, cause: BaseException) -> None:
