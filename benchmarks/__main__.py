@@ -48,12 +48,11 @@ All of a row was measured in one run, in turns, as medians; the absolute figures
 ratios last. CPU is that of the client's process. A ratio is ours over theirs, so small is good; a goal is the most
 that it may be.
 
-Where goals are missed: a request and a chunk are mostly h11, httpcore and httpx (the last section), and this is as
-far as their public seams reach. A first cell is mostly the import of ipywidgets and of httpx. A client's memory is
-that of ssl, http.client, typing, msgspec and httpx: 17 MB of it, measured import by import. A burst is recorded at
-the price of writing its bytes into a file: 0.65 µs a chunk. At 1,000 tokens a second the 40 tokens of a frame cost
-0.3 to 0.6 ms, a tenth of which is their share in a burst; the rest is what a process pays after each sleep. In the
-live area 24 kB a cell, the area's own program and the record, are shared by the first 1,000 tokens.
+Where goals are missed: a request is mostly h11 and httpcore (the last section), and this is as far as their public
+seams reach. A burst is recorded at the price of writing its bytes into a file: 0.65 µs a chunk. At 1,000 tokens a
+second the 50 tokens of a frame cost 0.4 to 0.6 ms, a tenth of which is their share in a burst; the rest is what a
+process pays after each sleep, and differs from run to run. In the live area the first 1,000 tokens share what a cell
+costs once, about 6 ms, most of it the widget's making and the record. Log-probabilities are at their goal's edge.
 
 """
 
