@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getfullargspec
@@ -36,7 +37,7 @@ from .errors import (
 from .events import EVENT_LIMIT
 from .key import ApiKey
 from .neighbours import Neighbours
-from .pace import Pace, waits
+from .pace import HEAR_SECONDS, Pace, waits
 from .profiles import Profile, choose_profile
 from .schema import KNOBS, Completion, CompletionRequest, Growing, Model, read_models
 from .transport import Watch
@@ -415,7 +416,6 @@ class _Call:
         self._sample = sample
         self._frame = frame
         self._stopped = False
-        self._waking: threading.Event | None = None
         self.replayed = False
         self._reading = _Reading()
         self._client = client
@@ -438,8 +438,6 @@ class _Call:
 
     def stop(self) -> None:
         self._stopped = True
-        if self._waking is not None:
-            self._waking.set()
         with self._reading.lock:
             watch, reader = self._watch, self._reading.thread
             shut = watch is not None and watch.interrupt()
@@ -517,9 +515,10 @@ class _Call:
         log.info("%s: %s", self._client.name, wait)
         if self._client.on_wait is not None:
             self._client.on_wait(wait)
-        self._waking = threading.Event()
-        if self._waits and not self.is_stopped():
-            self._waking.wait(wait.seconds)
+        until = time.monotonic() + (wait.seconds if self._waits else 0.0)
+        # In short sleeps: an interrupt that falls right before a long one would be heard after it.
+        while not self.is_stopped() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, HEAR_SECONDS))
 
     def _attempt(self, body: bytes) -> Generator[Sequence[Completion], None, None]:
         endpoint = self._client.endpoint

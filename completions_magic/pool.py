@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ALL_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future, wait
 from contextvars import copy_context
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,22 +21,33 @@ def run_all(pool: Executor, works: Iterable[Callable[[], object]], stop: Callabl
     An interrupt while they are still being started is heard too. Raises what any of them has raised.
     """
     started: list[Future[object]] = []
+    ended: list[object] = []
+    news: SimpleQueue[None] = SimpleQueue()
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+        finally:
+            ended.append(work)
+            news.put(None)
+
+    def wait_for_all() -> None:
+        # A queue and no future's condition: an interrupt that falls into its lock leaves it locked.
+        while len(ended) < len(started):
+            with contextlib.suppress(Empty):
+                news.get(timeout=HEAR_SECONDS)
+
     interrupted = False
     try:
-        started.extend(pool.submit(copy_context().run, work) for work in works)
-        _wait_for(started)
+        started.extend(pool.submit(copy_context().run, run, work) for work in works)
+        wait_for_all()
     except KeyboardInterrupt:
         interrupted = True
         stop()
-        _wait_for(started)
+        wait_for_all()
     for done in started:
         done.result()
     return interrupted
-
-
-def _wait_for(futures: Collection[Future[Any]]) -> None:
-    while wait_some(futures, ALL_COMPLETED).not_done:
-        pass
 
 
 def wait_some(futures: Collection[Future[Any]], what: str) -> DoneAndNotDoneFutures[Any]:

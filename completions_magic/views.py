@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from IPython.display import clear_output, display
@@ -27,6 +28,7 @@ FLUSH_SECONDS = 0.05
 """The kernel's server drops messages beyond 1,000 a second, so the area is set by time and never by token."""
 LEAST_SECONDS = 0.9 * FLUSH_SECONDS
 """Text is read once in FLUSH_SECONDS: a little less between two updates, so that none has to wait for its turn."""
+NEWS, END = True, False
 PAGE_CHARACTERS = 512
 """A full page is sent once, the tail 20 times a second: this keeps both small at any length."""
 VIEWS = ("auto", "widget", "text", "none")
@@ -175,8 +177,8 @@ class NotebookView(View):
         self._reasons: dict[int, str] = {}
         self._pages: defaultdict[int, Pages] = defaultdict(Pages)
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._has_news = threading.Event()
+        self._has_news = False
+        self._news: SimpleQueue[bool] = SimpleQueue()
         self._ticker = threading.Thread(target=self._tick, name="completions-area", daemon=True)
 
     def __enter__(self) -> Self:
@@ -190,8 +192,7 @@ class NotebookView(View):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._has_news.set()
+        self._news.put(END)
         self._ticker.join()
         self._meters.end()
         self._flush()
@@ -211,24 +212,37 @@ class NotebookView(View):
                     self._new[choice.index].append(choice.text)
                     if choice.finish_reason:
                         self._reasons[choice.index] = in_words(choice.finish_reason)
-        if not self._has_news.is_set():
-            self._has_news.set()
+        self._tell()
 
     def say(self, line: str) -> None:
         """Show one line below the text."""
         with self._lock:
             self._meters.line = one_line(line)
             self._meters.changed = True
-        self._has_news.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        # A queue and no event: an interrupt that falls into an event's own lock leaves it locked.
+        if not self._has_news:
+            self._has_news = True
+            self._news.put(NEWS)
 
     def _tick(self) -> None:
         # It goes ahead as the reader waits for more, and so sets at once what came at once: a clock of its own would
         # show the first token later, and wake a processor once more for each frame.
         due = 0.0
-        while self._has_news.wait() and not self._ended.wait(max(0.0, due - time.monotonic())):
+        while self._news.get() and not self._ends_within(due - time.monotonic()):
             due = time.monotonic() + LEAST_SECONDS
-            self._has_news.clear()
+            self._has_news = False
             self._flush()
+
+    def _ends_within(self, seconds: float) -> bool:
+        if seconds <= 0:
+            return False
+        try:
+            return not self._news.get(timeout=seconds)
+        except Empty:
+            return False
 
     def _flush(self) -> None:
         with self._lock:
