@@ -22,9 +22,7 @@ PARIS = "Q: What is the capital of France?\nA: Paris."
 
 def post(path, content):
     """POST `content`, JSON or bytes, to the application; return the response."""
-    with httpx.Client(
-        transport=httpx.WSGITransport(App(aliases=["davinci-002"])), base_url="http://app.invalid"
-    ) as http:
+    with httpx.Client(transport=httpx.WSGITransport(App(aliases=["davinci-002"])), base_url="http://localhost") as http:
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
         return http.post(path, content=content, headers={"Content-Type": "application/json"})
@@ -194,9 +192,7 @@ def test_an_alias_is_answered_under_its_own_name():
 
 def test_the_models_are_listed():
     """GET /v1/models names the model and its aliases, as the specification says; each has a page of its own."""
-    with httpx.Client(
-        transport=httpx.WSGITransport(App(aliases=["other/name"])), base_url="http://app.invalid"
-    ) as http:
+    with httpx.Client(transport=httpx.WSGITransport(App(aliases=["other/name"])), base_url="http://localhost") as http:
         listed = http.get("/v1/models").json()
         assert listed["object"] == "list"
         assert [model["id"] for model in listed["data"]] == [NAME, "other/name"]
@@ -783,7 +779,7 @@ def test_the_first_chunk_does_not_wait_for_the_last():
     """The first chunk of a very long answer comes before most of it is made; closing the stream ends it."""
     body = {"model": NAME, "prompt": STORY, "max_tokens": 16_000, "n": 128, "stream": True, "logit_bias": {"0": -100}}
     with (
-        httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://app.invalid") as http,
+        httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://localhost") as http,
         http.stream("POST", "/v1/completions", json=body) as response,
     ):
         first = next(response.iter_lines())
@@ -987,13 +983,13 @@ def test_an_unknown_model_is_404_and_the_models_are_named(name):
 )
 def test_another_route_or_method_is_refused(method, path, status):
     """A wrong method is 405, an unknown route 404, both as error objects."""
-    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://app.invalid") as http:
+    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://localhost") as http:
         check_error(http.request(method, path, content=b"{}"), status, None)
 
 
 def test_an_unknown_model_has_no_page():
     """GET /v1/models/NAME of an unknown name is 404 and names the models."""
-    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://app.invalid") as http:
+    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://localhost") as http:
         check_error(http.get("/v1/models/gpt-9"), 404, "model", NAME)
 
 
@@ -1088,7 +1084,7 @@ def test_answers_do_not_disturb_each_other():
     """Two streams read in turn give what each gives alone."""
     bodies = [{"prompt": STORY, "seed": 3, "max_tokens": 20}, {"prompt": TRANSLATION, "seed": 4, "max_tokens": 20}]
     expected = [text_of(**body) for body in bodies]
-    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://app.invalid") as http:
+    with httpx.Client(transport=httpx.WSGITransport(App()), base_url="http://localhost") as http:
         full = [{"model": NAME, "stream": True, **body} for body in bodies]
         with (
             http.stream("POST", "/v1/completions", json=full[0]) as one,
