@@ -15,7 +15,7 @@ from .asking import SPENT, WORKERS, Asking, Question, Request
 from .breaker import CircuitBreaker
 from .cassette import Cassette
 from .client import Client
-from .errors import BudgetError, CompletionsError, ConfigurationError, ProfileError, WorkerError
+from .errors import BudgetError, CompletionsError, ConfigurationError, WorkerError
 from .pace import Pace
 from .pool import run_all, wait_some
 from .profiles import Profile
@@ -269,8 +269,12 @@ class Spreading(Asking):
         """Settle the rows of a chunk that has come back, or send it once more."""
         error = future.exception()
         if error is not None:
-            again = chunk.tries < TRIES and not self.pace.stopped.is_set() and not isinstance(error, CompletionsError)
-            if again:
+            if isinstance(error, CompletionsError):
+                # A worker that cannot make a client is the quickest of all: it would get, and fail, most of the rows.
+                there = type(error)(f"{error.message} (in the workers' environment, and start them anew)")
+                self._lose(chunk, there)
+                self._ask_no_more(f"a worker fails every row: {there.message}")
+            elif chunk.tries < TRIES and not self.pace.stopped.is_set():
                 self._submit(chunk)
             else:
                 self._lose(chunk, error)
@@ -315,17 +319,15 @@ class Spreading(Asking):
         self._settle(question, outcome.completion.remember(self._client), failure)
 
     def _lose(self, chunk: Chunk, cause: BaseException) -> None:
-        failure: CompletionsError
+        failure = (
+            cause
+            if isinstance(cause, CompletionsError)
+            else WorkerError(
+                f"the executor lost this row ({type(cause).__name__}: {cause}): run the cell again, "
+                "with a new executor if this one is broken; with --journal only what is missing is asked"
+            )
+        )
         for question in chunk.questions:
-            if isinstance(cause, ProfileError):
-                failure = ProfileError(f"{cause.message} (in the workers' environment, and start them anew)")
-            elif isinstance(cause, CompletionsError):
-                failure = cause
-            else:
-                failure = WorkerError(
-                    f"the executor lost this row ({type(cause).__name__}: {cause}): run the cell again, "
-                    "with a new executor if this one is broken; with --journal only what is missing is asked"
-                )
             self._settle(question, Completion(), failure)
 
     def _learn(self, chunk: Chunk, report: Report) -> None:

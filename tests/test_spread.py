@@ -142,8 +142,11 @@ def test_a_key_is_read_by_the_worker_and_never_sent_to_it(dask, echo, monkeypatc
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert client.complete_many(["a"], executor=pool).texts == ["<a>"]
     assert echo.heard[0].headers["authorization"] == f"Bearer {KEY}"
-    batch = client.complete_many(["a"], executor=dask.get_executor())  # its workers are older than the variable
+    # Dask's workers are older than the variable: they would fail one chunk of rows after the other.
+    batch = client.complete_many(list("abcdefghijklmnopqrstuvwxyz"), executor=dask.get_executor(), concurrency=1)
     assert "set the environment variable SPREAD_KEY" in str(batch[0].error)
+    assert batch.ended.startswith("a worker fails every row: ")
+    assert batch[-1].error is None
     own = Client(base_url=echo.base_url, model="m", api_key=KEY)
     with pytest.raises(ConfigurationError, match="name the environment variable"):
         own.complete_many(["a"], executor=dask.get_executor())
