@@ -14,6 +14,7 @@ import httpx
 from .errors import BudgetError
 
 HEAR_SECONDS = 0.1
+"""The longest wait in one piece: an interrupt that falls right before it is heard after it."""
 LONGEST_HOLD = 60.0
 """Seconds: a longer rest is not waited for by everyone; those who ask meanwhile fail by themselves."""
 

@@ -9,10 +9,10 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from .pace import HEAR_SECONDS
+
 if TYPE_CHECKING:
     from concurrent.futures._base import DoneAndNotDoneFutures
-
-HEAR_SECONDS = 0.1
 
 
 def run_all(pool: Executor, works: Iterable[Callable[[], object]], stop: Callable[[], object]) -> bool:
