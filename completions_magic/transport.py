@@ -30,6 +30,8 @@ UNSENT_BYTES = 2**16
 KEPT_SECONDS = 30.0
 """How long an idle connection is kept."""
 LENIENCE = 1.02
+LONGEST_WAIT = 1.0
+"""Seconds a socket waits in one piece: an interrupt that falls right before the wait is heard after it."""
 QUIET_SECONDS = 0.5
 """So long a peer may take to answer to TLS before it is asked whether it speaks plain http."""
 KERNEL_WAITS = sys.platform == "linux"
@@ -109,11 +111,11 @@ _watch: ContextVar[Watch | None] = ContextVar("completions_magic_watch", default
 def _patience(watched: socket.socket, timeout: float | None) -> float | None:
     """Note the socket with the watch of this thread; return how long it may take."""
     watch = _watch.get()
-    if watch is None:
-        return timeout
-    watch.socket = watched
+    if watch is not None:
+        watch.socket = watched
+        timeout = watch.left if timeout is None else min(timeout, watch.left)
     # A timeout of 0 would mean not to wait at all.
-    return max(0.001, watch.left if timeout is None else min(timeout, watch.left))
+    return None if timeout is None else max(0.001, timeout)
 
 
 class WatchedStream(httpcore.NetworkStream):
@@ -144,8 +146,7 @@ class WatchedStream(httpcore.NetworkStream):
         with READING:
             # A stream that fills the buffer is faster than any frame.
             rested = watch is not None and not self._filled and watch.rest()
-            self._set_patience(timeout)
-            received = self._socket.recv(most)
+            received: bytes = self._waiting(self._socket.recv, most, timeout)
         if rested and isinstance(self._socket, ssl.SSLSocket):
             received += self._received_meanwhile(self._socket, most - len(received))
         self._filled = len(received) > most // 2
@@ -173,16 +174,26 @@ class WatchedStream(httpcore.NetworkStream):
         self._joiner.begin()
         with WRITING:
             while rest:
-                self._set_patience(timeout)
-                rest = rest[self._socket.send(rest) :]
+                rest = rest[self._waiting(self._socket.send, rest, timeout) :]
 
-    def _set_patience(self, timeout: float | None) -> None:
-        """Let the socket take as long as the watch allows; what is set already may be a fiftieth too long."""
-        seconds = _patience(self._socket, timeout)
-        if seconds is not None and seconds <= self._timeout <= seconds * LENIENCE:
+    def _waiting(self, call: Callable[[Any], Any], argument: object, timeout: float | None) -> Any:
+        """Return what a call of the socket gives, when it can; wait as long as `timeout` and the watch allow."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            seconds = _patience(self._socket, None if until is None else until - time.monotonic())
+            self._set_timeout(LONGEST_WAIT if seconds is None else min(seconds, LONGEST_WAIT))
+            try:
+                return call(argument)
+            except (TimeoutError, BlockingIOError):
+                if seconds is not None and seconds <= LONGEST_WAIT:
+                    raise
+
+    def _set_timeout(self, seconds: float) -> None:
+        """Let the socket wait for so long; what is set already may be a fiftieth too long."""
+        if seconds <= self._timeout <= seconds * LENIENCE:
             return
-        self._timeout = seconds or 0.0
-        if isinstance(self._socket, ssl.SSLSocket) or seconds is None or not KERNEL_WAITS:
+        self._timeout = seconds
+        if isinstance(self._socket, ssl.SSLSocket) or not KERNEL_WAITS:
             self._socket.settimeout(seconds)
             return
         # Python would wait for the socket first and read it then: with many threads each of the two is a fight for

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from conftest import DONE, END, HELLO, ScriptedServer, event, eventually, piece,
 from test_endpoint import SELF_SIGNED
 
 from completions_magic.errors import StreamError
-from completions_magic.transport import RECEIVE_BYTES, Watch, WatchedStream
+from completions_magic.transport import LONGEST_WAIT, RECEIVE_BYTES, Watch, WatchedStream
 
 LONG = 60.0
 
@@ -108,6 +109,45 @@ def test_the_end_of_the_connection_after_a_frame_loses_nothing(ends):
         server.shutdown(socket.SHUT_WR)
     assert read(stream, watch) == b"b"
     assert read(stream, watch) == b""
+
+
+def test_a_wait_in_several_pieces_is_one_wait(ends):
+    """What comes after a piece of the wait is read, and time is up when the watch says so, not after a piece."""
+    server, stream = ends
+    in_background(lambda: time.sleep(1.2 * LONGEST_WAIT) or server.sendall(b"late"))
+    assert read(stream, Watch(10)) == b"late"
+    began = time.monotonic()
+    with pytest.raises(httpcore.ReadTimeout), Watch(1.2 * LONGEST_WAIT):
+        stream.read(RECEIVE_BYTES, 10)
+    assert time.monotonic() - began >= 1.2 * LONGEST_WAIT
+    began = time.monotonic()
+    with pytest.raises(httpcore.ReadTimeout):
+        stream.read(RECEIVE_BYTES, 1.2 * LONGEST_WAIT)
+    assert time.monotonic() - began >= 1.2 * LONGEST_WAIT
+
+
+INTERRUPTED = """
+import signal, socket, threading, psutil
+from completions_magic.transport import Watch, WatchedStream
+
+# A signal that another thread gets leaves this one in its read, like one that falls right before the read.
+def interrupt():
+    while psutil.Process().status() != psutil.STATUS_SLEEPING: pass
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+reading, silent = socket.socketpair()
+threading.Thread(target=interrupt).start()
+try:
+    with Watch(60): WatchedStream(reading).read(1, 60)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_an_interrupt_that_does_not_wake_the_read_is_heard():
+    """Python runs a signal's handler between two calls of the system: a wait of a minute would keep it for a minute."""
+    heard = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=30, check=True)
+    assert heard.stdout == "heard\n"
 
 
 def test_a_stream_that_fills_the_buffer_waits_for_no_frame():
