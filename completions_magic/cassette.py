@@ -195,7 +195,7 @@ class _Take:
 
     def __init__(self, cassette: Cassette, request: Asked, call: int, *, claimed: bool) -> None:
         self.key: ApiKey | None = None
-        self.chunks: list[tuple[int, bytes]] = []
+        self.chunks: list[tuple[int, str | Raw]] = []
         self._cassette = cassette
         self._request = request
         self._call = call
@@ -212,7 +212,7 @@ class _Take:
 
     def add(self, piece: bytes) -> None:
         """Keep a piece as it came."""
-        self.chunks.append((round(1000 * (time.monotonic() - self._start)), piece))
+        self.chunks.append((round(1000 * (time.monotonic() - self._start)), _as_text(piece)))
 
     def drop(self) -> None:
         """Record nothing; the next identical request is this call."""
@@ -242,7 +242,7 @@ class _Take:
             call=self._call,
             status=response.status_code,
             headers=headers,
-            chunks=[(at, _as_text(piece)) for at, piece in self.chunks],
+            chunks=self.chunks,
         )
         said, ended = self._spelled or _said(interaction)
         interaction.text = said.texts
