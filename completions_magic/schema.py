@@ -620,14 +620,17 @@ class Growing:
 
 
 def _extend(known: Choice, choice: Choice) -> None:
-    known.finish_reason = choice.finish_reason or known.finish_reason
-    known.extra = {**known.extra, **choice.extra} if choice.extra else known.extra
-    if choice.logprobs is None:
+    if choice.finish_reason:
+        known.finish_reason = choice.finish_reason
+    if choice.extra:
+        known.extra = {**known.extra, **choice.extra}
+    more = choice.logprobs
+    if more is None:
         return
-    if known.logprobs is None:
-        known.logprobs = Logprobs() + choice.logprobs
+    whole = known.logprobs
+    if whole is None:
+        known.logprobs = Logprobs() + more
         return
-    whole, more = known.logprobs, choice.logprobs
     whole.tokens.extend(more.tokens)
     whole.token_logprobs.extend(more.token_logprobs)
     whole.top_logprobs.extend(more.top_logprobs)
