@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .errors import CompletionsError
-from .frame import frame_of
+from .frame import frame_of, free_name
 from .inert import inert, one_line
 from .record import FOOT, code, count, tr
 from .rows import shown
@@ -23,6 +23,7 @@ SHOWN = 5
 """Rows in the record of a batch; all are in its frame."""
 CAUSES = 3
 MOST_COLUMNS = 6
+PREFIX = "completion_"
 OURS = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "error")
 
 
@@ -132,7 +133,7 @@ class Batch:
         return "not asked" + (f": {self.ended}" if self.ended else "") if row.completion is None else None
 
     def _name(self, name: str) -> str:
-        return f"completion_{name}" if name in self.columns else name
+        return free_name(name, self.columns, PREFIX)
 
     def causes(self) -> list[str]:
         """Return why rows failed, the most frequent kind first: how often, and the first of them."""

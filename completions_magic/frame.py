@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigurationError
@@ -38,3 +38,10 @@ def frame_of(
     else:
         index = pd.Index(labels, name=levels[0], dtype=None if len(labels) else object)
     return pd.DataFrame(columns, index=index, columns=list(columns))
+
+
+def free_name(name: str, taken: Container[str], prefix: str) -> str:
+    """Return a column's name that none of those `taken` is: `prefix` stands before it as often as it needs to."""
+    while name in taken:
+        name = prefix + name
+    return name

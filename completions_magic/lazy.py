@@ -9,7 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .asking import Asking
+from .batch import PREFIX
 from .errors import OptionError, PromptError
+from .frame import free_name
 from .options import Options
 from .prompt import literals_in, names_in, render
 from .rows import ROW, is_missing, read_rows
@@ -129,5 +131,5 @@ def _typed(frame: pd.DataFrame, given: pd.DataFrame | pd.Series[Any]) -> pd.Data
     """Return the frame with the same types of columns however its rows went, and the input's as they were."""
     types = dict(given.dtypes.items()) if hasattr(given, "columns") else {given.name or ROW: given.dtype}
     known = {str(name): dtype for name, dtype in types.items()}
-    ours = {f"completion_{name}" if name in known else name: dtype for name, dtype in DTYPES.items()}
+    ours = {free_name(name, known, PREFIX): dtype for name, dtype in DTYPES.items()}
     return frame.astype({name: dtype for name, dtype in {**ours, **known}.items() if name in frame})

@@ -12,7 +12,7 @@ from .batch import MOST_COLUMNS, SHOWN, Row, causes
 from .breaker import CircuitBreaker
 from .client import Client
 from .errors import CompletionsError, ConfigurationError, OptionError, PromptError, ScoringError
-from .frame import frame_of
+from .frame import frame_of, free_name
 from .heatmap import preformatted
 from .inert import inert, one_line
 from .likelihood import MEASURES, Echo, Likelihood, likelihoods, read_echo
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 UNCONDITIONAL = "Answer:"
 """The context that stands for no context: that of Brown et al. (2020), without its blank, which is the candidate's."""
+PREFIX = "score_"
 UNBROKEN = 20
 """Characters of a text that the record keeps on one line."""
 FIXED = ("n", "best_of", "suffix", "echo", "stream", "stream_options", "stop")
@@ -153,27 +154,32 @@ class Scores:
         install command without it.
         """
         lines = [(row, line) for row in self.rows for line in self._long(row)] if long else self._wide()
-        names = list(lines[0][1]) if lines else ["best", "error"]
+        names = list(lines[0][1]) if lines else [self._name("best"), self._name("error")]
         columns = {name: [row.columns.get(name) for row, _ in lines] for name in self.columns}
-        columns |= {
-            f"score_{name}" if name in self.columns else name: [line[name] for _, line in lines] for name in names
-        }
+        columns |= {name: [line[name] for _, line in lines] for name in names}
         return frame_of(columns, [row.label for row, _ in lines], kind=self.kind, levels=self.index)
 
     def _wide(self) -> list[tuple[ScoredRow, dict[str, Any]]]:
         most = max((len(row.scores) for row in self.rows), default=0)
+        best, error = self._name("best"), self._name("error")
         names = self.candidates or [f"score_{number}" for number in range(most)]
+        # A candidate may be called as another column is, the best too.
+        taken = {*self.columns, best, error}
+        names = [free_name(name, taken.union(names), PREFIX) if name in taken else name for name in names]
         lines = []
         for row in self.rows:
             values = dict(zip_longest(names, (score.by(self.by) for score in row.scores)))
-            lines.append((row, {"best": row.best(self.by), **values, "error": _in_words(row.error)}))
+            lines.append((row, {best: row.best(self.by), **values, error: _in_words(row.error)}))
         return lines
+
+    def _name(self, name: str) -> str:
+        return free_name(name, self.columns, PREFIX)
 
     def _long(self, row: ScoredRow) -> Iterator[dict[str, Any]]:
         best = row.best(self.by)
         for score in row.scores or [Score("")]:
             read = score.likelihood
-            yield {
+            line = {
                 "candidate": score.candidate or None,
                 "logprob": score.logprob,
                 "tokens": None if read is None else read.tokens,
@@ -184,6 +190,7 @@ class Scores:
                 "best": None if best is None else score.candidate == best,
                 "error": _in_words(row.error),
             }
+            yield {self._name(name): value for name, value in line.items()}
 
     @property
     def candidates(self) -> list[str]:

@@ -279,6 +279,16 @@ def test_a_frame_comes_back_as_a_frame(cells, echo):
     assert frame["choice"].to_list() == [0, 1, 0, 1]
 
 
+def test_the_frame_of_a_batch_can_be_asked_again(cells, echo):
+    """Its columns have our names already, with and without what stands before them: none of them is written over."""
+    cells.names["source"] = pd.DataFrame({"text": ["a", "b"], "completion_text": ["c", "d"], "error": [1, 2]})
+    frame = ask(cells, echo, "-i source --as frame", "{{ text }}")
+    assert frame.completion_text.tolist() == ["c", "d"]
+    assert frame.completion_completion_text.tolist() == ["<a>", "<b>"]
+    assert frame.error.tolist() == [1, 2]
+    assert frame.completion_error.tolist() == [None, None]
+
+
 def test_a_row_that_fails_leaves_the_others(cells, echo):
     """Its error is in its row; a prompt that cannot be rendered, too; all rows failing fails the cell."""
     cells.names["rows"] = [{"x": "a"}, {"x": "fail"}, {"y": "b"}, {"x": "c"}]

@@ -133,6 +133,20 @@ def test_rows_with_candidates_of_their_own_have_numbered_columns(cells, server):
     assert frame.score_1.isna().tolist() == [False, True]
 
 
+def test_no_column_of_the_frame_is_lost_to_a_candidate(cells, server):
+    """A candidate may be called as the columns beside it are: it is told apart from them, and from the others."""
+    cells.names |= {"source": {"x": ["a"], "score_x": [1]}, "labels": ["best", "error", "x", "score_best"]}
+    scores = score(cells, server, "-i source --score labels", "{{ x }}:")
+    frame = scores.to_frame()
+    names = ["score_score_x", "score_best", "score_score_best", "score_error"]
+    assert list(frame.columns) == ["x", "score_x", "best", names[2], names[3], names[0], names[1], "error"]
+    assert frame.best.tolist() == scores.best == ["x"]
+    assert frame[names[0]].tolist() == [-2]
+    assert frame[names[1]].tolist() == [-65]
+    assert frame.error.tolist() == [None]
+    assert list(scores.to_frame(long=True).candidate) == cells.names["labels"]
+
+
 def test_a_polars_frame_gives_a_polars_frame(cells, server):
     """A frame of the same kind comes back."""
     cells.names |= {"source": pl.DataFrame({"x": ["a"]}), "labels": ["no", "yes"]}

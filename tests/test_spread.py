@@ -312,6 +312,17 @@ def test_a_dask_frame_stays_lazy(cells, echo, dask):
     assert came.text.isna().sum() == 1
 
 
+def test_a_dask_frame_keeps_columns_that_are_called_as_ours(cells, echo, dask):
+    """What an earlier cell has left in it is there beside what comes, and of the types that were said."""
+    frame = pd.DataFrame({"text": ["a", None], "completion_text": [1, 2]})
+    cells.names["source"] = dataframe.from_pandas(frame, npartitions=1)
+    cells.run(f"%%complete -m m --base-url {echo.base_url} -o lazy -i source\n{{{{ text }}}}").raise_error()
+    came = cells.names["lazy"].compute()
+    assert dict(cells.names["lazy"].dtypes) == dict(came.dtypes)
+    assert came.completion_text.tolist() == [1, 2]
+    assert came.completion_completion_text[0] == "<a>"
+
+
 @pytest.mark.parametrize("options", ["--journal x.jsonl", "--budget requests=1", "--max-rps 2", "--executor pool"])
 def test_what_needs_one_process_does_not_go_with_a_dask_frame(cells, echo, dask, options):
     """The line names the option and the way round."""
