@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from .batch import Batch, Row
 from .breaker import CircuitBreaker
 from .client import Client, Stream
-from .errors import BudgetError, CompletionsError, Interrupted, OptionError, StreamError
+from .errors import BudgetError, CompletionsError, ConfigurationError, Interrupted, OptionError, StreamError
 from .pace import Pace
 from .pool import run_all
 from .rows import Rows
@@ -59,7 +60,7 @@ class Asking:
 
     `request` makes a row's request; `pack` rows go as the prompts of one. `stop` ends it all, from any thread; what
     was under way is kept as far as it came. Where the endpoint fails row after row no more are asked. With rows of
-    unknown number and a cassette, memory is bounded.
+    unknown number and a cassette, memory is bounded. Raises ConfigurationError for less than one at a time.
     """
 
     def __init__(
@@ -72,6 +73,10 @@ class Asking:
         pack: int = 1,
         pace: Pace | None = None,
     ) -> None:
+        numbers: dict[str, object] = {"concurrency": concurrency, "pack": pack}
+        for name, number in numbers.items():
+            if not isinstance(number, Integral) or number < 1:
+                raise ConfigurationError(f"{name} takes a whole number from 1, not {str(number)[:40]!r}")
         on_disk = rows.count is None and client.cassette is not None
         self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [], index=rows.index)
         self.pace = pace or Pace()

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 
 import httpx
 
-from .errors import BudgetError
+from .errors import BudgetError, ConfigurationError
 
 HEAR_SECONDS = 0.1
 """The longest wait in one piece: an interrupt that falls right before it is heard after it."""
@@ -37,9 +37,12 @@ class Pace:
 
     `max_rps` is requests a second; `tokens` and `requests` bound what is spent, counted as answers come, so that
     those under way when it is reached still end. What a cassette replays costs nothing. Thread-safe.
+    Raises ConfigurationError for a rate at which nothing would ever be asked.
     """
 
     def __init__(self, *, max_rps: float | None = None, tokens: int | None = None, requests: int | None = None) -> None:
+        if max_rps is not None and not max_rps > 0:
+            raise ConfigurationError(f"max_rps takes a number above 0, not {max_rps}")
         self.tokens = 0
         self.requests = 0
         self.stopped = threading.Event()

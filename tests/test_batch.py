@@ -26,6 +26,7 @@ from completions_magic.client import Wait
 from completions_magic.errors import (
     AuthenticationError,
     BudgetError,
+    ConfigurationError,
     Interrupted,
     OptionError,
     PromptError,
@@ -216,6 +217,18 @@ def test_a_slip_with_rows_is_told_before_anything_is_sent(cells, echo, options, 
     cells.names["rows"] = ["a", "b"]
     result = cells.run(f"%%complete -m m --base-url {echo.base_url} {options}\n{body}")
     assert said in str(result.error_in_exec)
+    assert echo.heard == []
+
+
+@pytest.mark.parametrize("settings", [{"concurrency": 0}, {"pack": 0}, {"pack": "4"}, {"concurrency": None}])
+def test_a_program_that_asks_less_than_one_at_a_time_is_told_so(echo, settings):
+    """As the line is; nothing is sent, and no batch comes back as if nothing had been asked for."""
+    with echo.client() as client, ThreadPoolExecutor(1) as pool:
+        for executor in (None, pool):
+            with pytest.raises(ConfigurationError, match="a whole number from 1"):
+                client.complete_many(["a", "b"], executor=executor, **settings)
+    with pytest.raises(ConfigurationError, match="max_rps takes a number above 0, not 0"):
+        Pace(max_rps=0)
     assert echo.heard == []
 
 
