@@ -37,9 +37,9 @@ def read_rows(source: object) -> Rows:
 
     An element that is no mapping, such as a text, is the column `row`. Raises PromptError for what has no rows.
     """
-    module = type(source).__module__.partition(".")[0]
-    if module in ("pandas", "polars") and isinstance(source, Iterable):
-        return _of_frame(source, module)
+    kind = _kind_of_table(source)
+    if kind is not None:
+        return _of_frame(source, kind)
     if isinstance(source, Mapping):
         return _of_columns(source)
     if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
@@ -53,6 +53,15 @@ def read_rows(source: object) -> Rows:
         known = start if count is None else [row for row in source if isinstance(row, Mapping)]
         columns = tuple(dict.fromkeys(str(name) for row in known for name in row))
     return Rows(enumerate(map(_named, chain(start, elements))), columns, count)
+
+
+def _kind_of_table(source: object) -> str | None:
+    """Return `pandas` or `polars` for a frame or a series, a subclass of theirs too, without importing either."""
+    for ancestor in type(source).__mro__:
+        kind = ancestor.__module__.partition(".")[0]
+        if kind in ("pandas", "polars") and ancestor.__name__ in ("DataFrame", "Series"):
+            return kind
+    return None
 
 
 def _of_frame(source: Any, kind: str) -> Rows:

@@ -42,6 +42,10 @@ from completions_magic.spread import answer as work
 FRAME = pd.DataFrame({"country": ["France", "Japan", "Egypt"], "year": [1, 2, 3]}, index=["f", "j", "e"])
 
 
+class Heir(pd.DataFrame):
+    """A frame of another library that is one of pandas."""
+
+
 class Echo(ScriptedServer):
     """Answers every request with its own prompt, after `refusals` of its first ones; counts what it hears.
 
@@ -121,6 +125,11 @@ def ask(cells, echo, options, body="Hi {{ row }}"):
         (pd.Series([1, 2]), "{{ row }}", ["1", "2"]),
         (pl.DataFrame({"x": [1, 2]}), "{{ x }}", ["1", "2"]),
         (pl.Series("x", ["a"]), "{{ x }}", ["a"]),
+        (pd.Series(["a", "b", "a"]).unique(), "{{ row }}", ["a", "b"]),
+        (pd.Index(["a", "b"]), "{{ row }}", ["a", "b"]),
+        (pd.Series(["a"]).array, "{{ row }}", ["a"]),
+        (FRAME.groupby("country"), "{{ row[0] }}", ["Egypt", "France", "Japan"]),
+        (Heir(FRAME), "{{ country }}", ["France", "Japan", "Egypt"]),
         (["{{ other }}"], "{{ row }}", ["{{ other }}"]),
         ([], "{{ row }}", []),
         (FRAME.iloc[:0], "{{ country }}", []),
