@@ -35,7 +35,8 @@ class Rows:
 def read_rows(source: object) -> Rows:
     """Return the rows of a list, a dict of columns, a pandas or polars frame or series, or any iterable.
 
-    An element that is no mapping, such as a text, is the column `row`. Raises PromptError for what has no rows.
+    An element that is no mapping, such as a text, is the column `row`. Raises PromptError for what has no rows, and
+    for columns that are not told apart by their names.
     """
     kind = _kind_of_table(source)
     if kind is not None:
@@ -64,6 +65,14 @@ def _kind_of_table(source: object) -> str | None:
     return None
 
 
+def _names(columns: Iterable[object]) -> tuple[str, ...]:
+    names = tuple(map(str, columns))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PromptError(f"two columns are called {shown(twice, 40)!r}: rename one, or it would be lost")
+    return names
+
+
 def _of_frame(source: Any, kind: str) -> Rows:
     shape = source.shape
     if len(shape) == 1:
@@ -71,7 +80,7 @@ def _of_frame(source: Any, kind: str) -> Rows:
         labels = source.index if kind == "pandas" else range(shape[0])
         values = ({ROW: value, name: value} for value in source)
         return Rows(zip(labels, values, strict=True), (name,), shape[0], kind, _levels(source))
-    columns = tuple(str(column) for column in source.columns)
+    columns = _names(source.columns)
     lines = source.itertuples(index=False, name=None) if kind == "pandas" else source.iter_rows()
     labels = source.index if kind == "pandas" else range(shape[0])
     named = (_named(dict(zip(columns, line, strict=True))) for line in lines)
@@ -84,7 +93,7 @@ def _levels(source: Any) -> tuple[Any, ...]:
 
 
 def _of_columns(source: Mapping[Any, Any]) -> Rows:
-    columns = tuple(map(str, source))
+    columns = _names(source)
     values = list(source.values())
     if not all(isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) for value in values):
         raise PromptError("-i takes a dict of columns, each a list of values; one row is a list with one dict")

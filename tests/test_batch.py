@@ -152,6 +152,21 @@ def test_what_has_no_rows_is_one_clear_line(source):
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        pd.DataFrame([["a", "b"]], columns=["x", "x"]),
+        pd.DataFrame([["a", "b"]], columns=[1, "1"]),
+        {1: ["a"], "1": ["b"]},
+    ],
+    ids=["twice", "as text", "dict"],
+)
+def test_columns_that_are_called_the_same_are_told(source):
+    """The prompt would take either, and the frame of the answers would have one of them."""
+    with pytest.raises(PromptError, match=r"two columns are called '(x|1)': rename one"):
+        read_rows(source)
+
+
+@pytest.mark.parametrize(
     ("options", "ways"),
     [
         ("--concurrency 4", "-i or --sweep or --score"),
