@@ -237,11 +237,11 @@ class Client:
         Raises ConfigurationError for what cannot be sent; after an interrupt the Interrupted has what was done as its
         `batch`.
         """
-        from .rows import ROW, read_rows
+        from .rows import ROW, is_frame, read_rows
         from .spread import spread_or_ask
 
         _check_spelling(self.complete_many, parameters, model)
-        if hasattr(prompts, "columns"):
+        if is_frame(prompts):
             raise ConfigurationError("complete_many takes prompts: give a column of texts, such as frame['text']")
 
         def request(columns: Mapping[str, Any]) -> CompletionRequest:

@@ -97,7 +97,8 @@ def _check_columns(body: str, seen: Mapping[str, Any], columns: Sequence[str]) -
 
 def is_lazy(source: object) -> bool:
     """Say whether `source` is a Dask DataFrame or Series, without importing Dask."""
-    return type(source).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(source, "map_partitions")
+    # What else of Dask has partitions, such as a bag, is no table.
+    return type(source).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(source, "dtypes")
 
 
 def complete_lazily(source: Any, row: RowPrompt, client: Client, *, concurrency: int, given: Options) -> Any:

@@ -35,8 +35,8 @@ class Rows:
 def read_rows(source: object) -> Rows:
     """Return the rows of a list, a dict of columns, a pandas or polars frame or series, or any iterable.
 
-    An element that is no mapping, such as a text, is the column `row`. Raises PromptError for what has no rows, and
-    for columns that are not told apart by their names.
+    An element that is no mapping, such as a text, is the column `row`. Raises PromptError for what has no rows, for
+    the frames of other libraries, and for columns that are not told apart by their names.
     """
     kind = _kind_of_table(source)
     if kind is not None:
@@ -45,6 +45,12 @@ def read_rows(source: object) -> Rows:
         return _of_columns(source)
     if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
         raise PromptError(f"-i takes rows: a list, columns, a data frame or an iterable, not {type(source).__name__}")
+    if is_frame(source):
+        # What comes out of it one by one are the names of its columns.
+        raise PromptError(
+            f"-i takes data frames of pandas and polars, not those of {type(source).__module__.partition('.')[0]}: "
+            "make one of it, such as with its compute() or to_pandas()"
+        )
     count = len(source) if isinstance(source, Sequence) else None
     elements = iter(source)
     start = list(islice(elements, 1))
@@ -54,6 +60,11 @@ def read_rows(source: object) -> Rows:
         known = start if count is None else [row for row in source if isinstance(row, Mapping)]
         columns = tuple(dict.fromkeys(str(name) for row in known for name in row))
     return Rows(enumerate(map(_named, chain(start, elements))), columns, count)
+
+
+def is_frame(source: object) -> bool:
+    """Say whether `source` is a table of any library; a series of Dask names its column too, and is none."""
+    return hasattr(source, "columns") and hasattr(source, "dtypes") and getattr(source, "ndim", 2) > 1
 
 
 def _kind_of_table(source: object) -> str | None:

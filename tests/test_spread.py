@@ -14,15 +14,22 @@ import ipyparallel
 import pandas as pd
 import pytest
 from conftest import eventually
+from dask import bag, dataframe
 from dask import config as dask_config
-from dask import dataframe
 from distributed import Client as DaskClient
 from distributed import LocalCluster
 from test_batch import Echo, interrupt
 
 from completions_magic import Client
 from completions_magic.breaker import CircuitBreaker
-from completions_magic.errors import ConfigurationError, Interrupted, OptionError, ProfileError, WorkerError
+from completions_magic.errors import (
+    ConfigurationError,
+    Interrupted,
+    OptionError,
+    ProfileError,
+    PromptError,
+    WorkerError,
+)
 from completions_magic.pace import Pace
 from completions_magic.profiles import NOTEBOOK_FILE, Profile, trust
 from completions_magic.rows import ROW, read_rows
@@ -332,6 +339,27 @@ def test_what_needs_one_process_does_not_go_with_a_dask_frame(cells, echo, dask,
     assert isinstance(result.error_in_exec, OptionError)
     assert "does not go with a Dask frame" in str(result.error_in_exec)
     assert options.split()[0] in str(result.error_in_exec)
+
+
+def test_a_dask_frame_is_not_scored_by_the_names_of_its_columns(cells, echo):
+    """Which is what it gives one by one: the line says what to do."""
+    frame = dataframe.from_pandas(pd.DataFrame({"x": ["a"]}), npartitions=1)
+    cells.names |= {"source": frame, "labels": [" a", " b"]}
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -i source --score labels\n{{{{ row }}}}")
+    assert isinstance(result.error_in_exec, PromptError)
+    assert "not those of dask: make one of it, such as with its compute()" in str(result.error_in_exec)
+    assert echo.heard == []
+
+
+def test_a_dask_bag_is_rows_as_any_iterable(cells, echo):
+    """It is no table whose partitions could ask; and a series is prompts for a program."""
+    cells.names["source"] = bag.from_sequence(["a", "b"])
+    with dask_config.set(scheduler="synchronous"):
+        cells.run(f"%%complete -m m --base-url {echo.base_url} -i source -o came\n{{{{ row }}}}").raise_error()
+    assert cells.names["came"].texts == ["<a>", "<b>"]
+    series = dataframe.from_pandas(pd.Series(["c"], name="x"), npartitions=1)
+    with echo.client() as client, dask_config.set(scheduler="synchronous"):
+        assert client.complete_many(series).texts == ["<c>"]
 
 
 def test_a_series_stays_lazy_too(cells, echo, dask):
