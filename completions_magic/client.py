@@ -254,7 +254,7 @@ class Client:
     def score(
         self,
         contexts: object,
-        candidates: Sequence[str] | Sequence[Sequence[str]],
+        candidates: Iterable[str] | Iterable[Iterable[str]],
         *,
         by: str = "logprob",
         unconditional: str = "Answer:",

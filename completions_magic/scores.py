@@ -20,7 +20,7 @@ from .options import Options
 from .pace import Pace
 from .profiles import LOCAL
 from .record import CODE, FOOT, code, count, tr
-from .rows import ROW, Rows, read_rows, shown
+from .rows import ROW, Rows, is_frame, read_rows, shown
 from .schema import CompletionRequest
 
 if TYPE_CHECKING:
@@ -462,7 +462,7 @@ def scoring_parameters(client: Client, given: Mapping[str, Any]) -> dict[str, An
 def score(
     client: Client,
     contexts: object,
-    candidates: Sequence[str] | Sequence[Sequence[str]],
+    candidates: Iterable[str] | Iterable[Iterable[str]],
     request: Callable[[str], CompletionRequest],
     *,
     by: str = "logprob",
@@ -473,9 +473,21 @@ def score(
     """Return the scores of candidates after one context or many; see Client.score."""
     if isinstance(candidates, str):
         raise ConfigurationError("candidates are a list of texts, and this is one text")
+    for given in (contexts, candidates):
+        if is_frame(given):
+            raise ConfigurationError("score takes texts: give a column of them, such as frame['text']")
+    if isinstance(candidates, (bytes, Mapping)) or not isinstance(candidates, Iterable):
+        raise ConfigurationError(f"candidates are a list of texts, not {type(candidates).__name__}")
+    listed = list(candidates)
     rows = read_rows([contexts] if isinstance(contexts, str) else contexts)
-    each = iter(candidates) if candidates and not isinstance(candidates[0], str) else repeat(candidates)
+    is_shared = not listed or isinstance(listed[0], str)
+    each = repeat(listed) if is_shared else iter(listed)
     scored = rows_to_score(rows, lambda columns: _text(columns[ROW]), lambda _: next(each, []))
+    if not is_shared and len(listed) != len(scored):
+        raise ConfigurationError(
+            "each context has a list of candidates, or all have one: "
+            f"{count(len(listed), 'list')} for {count(len(scored), 'context')}"
+        )
     scores = Scores(rows.columns, rows.kind, check_measure(by), scored, index=rows.index)
     return Scoring(scores, request, client, unconditional=unconditional, concurrency=concurrency, pace=pace).run()
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -294,6 +295,37 @@ def test_what_cannot_be_scored_is_said_before_anything_is_sent(cells, server, op
     result = cells.run(f"%%complete -m m --base-url {server.base_url} {options}\nP")
     assert isinstance(result.error_in_exec, (OptionError, PromptError, ConfigurationError))
     assert said in str(result.error_in_exec)
+    assert server.heard == []
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, iter, np.array, pd.Series, pl.Series, lambda texts: dict.fromkeys(texts).keys()]
+)
+def test_candidates_of_a_program_are_any_iterable_of_texts(server, kind):
+    """Arrays, series and iterators too; or of such ones, one for each context."""
+    with server.client() as client:
+        shared = client.score(["a", "bb"], kind(["no", "x"]))
+        own = client.score(["a", "bb"], pd.Series([kind(["no", "x"]), kind(["yes"])], index=["i", "j"]))
+    assert [[one.candidate for one in row.scores] for row in shared] == [["no", "x"], ["no", "x"]]
+    assert [[one.candidate for one in row.scores] for row in own] == [["no", "x"], ["yes"]]
+    assert shared.best == ["x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("contexts", "candidates", "said"),
+    [
+        (["a", "b", "c"], [["x"], ["y"]], "2 lists for 3 contexts"),
+        (["a"], [["x"], ["y"]], "2 lists for 1 context"),
+        (["a"], {"x": 1}, "a list of texts, not dict"),
+        (["a"], None, "a list of texts, not NoneType"),
+        (pd.DataFrame({"a": ["b"]}), ["x"], "give a column of them"),
+        (["a"], pd.DataFrame({"a": ["b"]}), "give a column of them"),
+    ],
+)
+def test_candidates_that_fit_no_contexts_are_told(server, contexts, candidates, said):
+    """In one line, before anything is sent: none is left out without a word."""
+    with server.client() as client, pytest.raises(ConfigurationError, match=said):
+        client.score(contexts, candidates)
     assert server.heard == []
 
 
