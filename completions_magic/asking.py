@@ -89,6 +89,7 @@ class Asking:
         self._asked = None if client.cassette is None else Tally()
         self._open: set[Stream] = set()
         self._lock = threading.Lock()
+        self._drawing = threading.Lock()
         self._reason = "stopped"
         self._asks_no_more = False
         self._on_end: Callable[[Row], object] = id
@@ -162,7 +163,8 @@ class Asking:
     def _draw(self) -> Question | None:
         """Return the next request, or None at the end; rows whose prompt cannot be made have ended."""
         while True:
-            with self._lock:
+            # A lock of its own: where the next row is long in coming, those that came are asked, and end, meanwhile.
+            with self._drawing:
                 first = len(self.batch.rows)
                 rows = [Row(label, columns) for label, columns in islice(self._rows.rows, self._pack)]
                 for row in rows:

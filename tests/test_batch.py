@@ -848,6 +848,20 @@ def test_an_index_keeps_its_names_and_levels(echo, index):
     assert frame.index.names == index.names
 
 
+def test_a_row_does_not_wait_for_the_next_one(echo):
+    """An iterator may be slow, or look at what came of its earlier rows: each is asked when it is there."""
+    heard = []
+
+    def feed():
+        for number in range(1, 4):
+            yield str(number)
+            heard.append(eventually(lambda asked=number: len(echo.heard) == asked, seconds=2.0))
+
+    with echo.client() as client:
+        assert client.complete_many(feed()).texts == ["<1>", "<2>", "<3>"]
+    assert heard == [True, True, True]
+
+
 def test_the_rate_is_that_of_what_is_asked(echo, tmp_path):
     """Rows that are replayed come at once, and say nothing of how long the others will take."""
     progress = Progress(3, "none", list)
