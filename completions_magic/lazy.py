@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .asking import Asking
 from .batch import PREFIX
-from .errors import OptionError, PromptError
+from .errors import OptionError, PromptError, nearest
 from .frame import free_name
 from .options import Options
 from .prompt import literals_in, names_in, render
@@ -82,6 +82,15 @@ class RowPrompt:
         except PromptError as error:
             raise PromptError(f"{error}; the names of a row are {', '.join(columns)}") from None
 
+    def check(self) -> None:
+        """Raise PromptError for a name that is no column and no variable, where all columns are known."""
+        known = {ROW, *self.columns, *self.names}
+        for name in () if self.raw else sorted(names_in(self.body) - known):
+            raise PromptError(
+                f"{{{{ {name} }}}}: there is no variable {name!r}{nearest(name, sorted(known))}; "
+                f"the names of a row are {', '.join([ROW, *self.columns])}"
+            )
+
 
 def _check_columns(body: str, seen: Mapping[str, Any], columns: Sequence[str]) -> None:
     for name in literals_in(body):
@@ -105,16 +114,18 @@ def complete_lazily(source: Any, row: RowPrompt, client: Client, *, concurrency:
     """Return a Dask frame with the completions of a Dask frame or series; nothing is asked before it is computed.
 
     Its columns are the input's, then text, finish_reason, prompt_tokens, completion_tokens and error, as
-    Batch.to_frame names them. Raises OptionError for options that need one process that sees all rows.
+    Batch.to_frame names them. Raises OptionError for options that need one process that sees all rows, and PromptError
+    for a prompt that no row can fill.
     """
     alone = {"--journal": client.cassette, "--executor": given.executor, "--budget": given.budget}
-    alone |= {"--max-rps": given.max_rps}
+    alone |= {"--max-rps": given.max_rps, "--dry-run": given.dry_run or None}
     for flag, value in alone.items():
         if value is not None:
             raise OptionError(
                 f"{flag} does not go with a Dask frame, whose partitions are asked one by one: "
                 "use its compute(), and --executor with client.get_executor()"
             )
+    row.check()
     ask = partial(_complete, order=Order.of(client, concurrency), row=row, pack=given.pack or 1)
     # As Dask's own guide makes a meta: the function itself, on a frame without rows.
     empty = ask(source._meta)  # noqa: SLF001

@@ -319,6 +319,15 @@ def test_a_dask_frame_stays_lazy(cells, echo, dask):
     assert came.text.isna().sum() == 1
 
 
+def test_a_name_that_no_row_has_is_told_before_a_dask_frame_is_computed(cells, echo):
+    """Its columns are known: it need not be seen in every row, after hours."""
+    cells.names["source"] = dataframe.from_pandas(pd.DataFrame({"text": ["a"]}), npartitions=1)
+    result = cells.run(f"%%complete -m m --base-url {echo.base_url} -o lazy -i source\n{{{{ txt }}}}")
+    assert isinstance(result.error_in_exec, PromptError)
+    assert "no variable 'txt' (did you mean text?); the names of a row are row, text" in str(result.error_in_exec)
+    assert "lazy" not in cells.names
+
+
 def test_a_dask_frame_keeps_columns_that_are_called_as_ours(cells, echo, dask):
     """What an earlier cell has left in it is there beside what comes, and of the types that were said."""
     frame = pd.DataFrame({"text": ["a", None], "completion_text": [1, 2]})
@@ -330,7 +339,9 @@ def test_a_dask_frame_keeps_columns_that_are_called_as_ours(cells, echo, dask):
     assert came.completion_completion_text[0] == "<a>"
 
 
-@pytest.mark.parametrize("options", ["--journal x.jsonl", "--budget requests=1", "--max-rps 2", "--executor pool"])
+@pytest.mark.parametrize(
+    "options", ["--journal x.jsonl", "--budget requests=1", "--max-rps 2", "--executor pool", "--dry-run"]
+)
 def test_what_needs_one_process_does_not_go_with_a_dask_frame(cells, echo, dask, options):
     """The line names the option and the way round."""
     frame = dataframe.from_pandas(pd.DataFrame({"x": ["a"]}), npartitions=1)
