@@ -119,6 +119,10 @@ class Shelf:
         self._database = temporary_database()
         self._database.execute("CREATE TABLE shelf (number INTEGER PRIMARY KEY, element BLOB)")
 
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
+        # Its database ends with this process: what is kept or sent elsewhere is a list.
+        return list, (list(self),)
+
     def __len__(self) -> int:
         return self._length
 

@@ -1,5 +1,7 @@
 """What outgrows memory: rows on a shelf, places in an index, counts in a tally."""
 
+import copy
+import pickle
 import threading
 import tracemalloc
 
@@ -24,6 +26,15 @@ def test_a_shelf_is_a_list():
     )
     with pytest.raises(IndexError, match="10 rows, and 10 is none"):
         shelf[10]
+
+
+def test_a_shelf_is_copied_and_pickled_as_a_list():
+    """So that a batch can be kept, whatever its rows came from."""
+    shelf = Shelf()
+    shelf.append("a")
+    shelf.append("b")
+    shelf[0] = "done"
+    assert pickle.loads(pickle.dumps(shelf)) == copy.deepcopy(shelf) == ["done", "b"]
 
 
 def test_what_cannot_be_pickled_stays_on_the_shelf():
