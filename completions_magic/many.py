@@ -107,7 +107,8 @@ class Many:
                 self._session.shell.user_ns[options.out] = value
             return None if options.quiet and whole_cell else value
         if options.dry_run:
-            return next((DryRun(client, row.request(client, columns)) for _, columns in rows.rows), None)
+            first = rows.first()
+            return None if first is None else DryRun(client, row.request(client, first))
         asking = spread_or_ask(
             rows,
             partial(row.request, client),

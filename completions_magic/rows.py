@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from .errors import PromptError
@@ -30,6 +30,14 @@ class Rows:
     kind: str = "python"
     index: tuple[Any, ...] = (None,)
     """The names of the levels of a pandas index."""
+    ahead: tuple[Any, ...] = ()
+    """The first element of what comes one by one, where it was looked at for its columns."""
+
+    def first(self) -> Mapping[str, Any] | None:
+        """Return the first row, to be looked at: an iterator gives it once more when it is asked for."""
+        if self.ahead:
+            return _named(self.ahead[0])
+        return next((columns for _, columns in self.rows), None)
 
 
 def read_rows(source: object) -> Rows:
@@ -53,13 +61,30 @@ def read_rows(source: object) -> Rows:
         )
     count = len(source) if isinstance(source, Sequence) else None
     elements = iter(source)
-    start = list(islice(elements, 1))
+    start = _look(source, elements)
     columns: tuple[str, ...] = (ROW,)
     if start and isinstance(start[0], Mapping):
         # Of what comes one by one only the first is known.
         known = start if count is None else [row for row in source if isinstance(row, Mapping)]
         columns = tuple(dict.fromkeys(str(name) for row in known for name in row))
-    return Rows(enumerate(map(_named, chain(start, elements))), columns, count)
+    return Rows(enumerate(map(_named, _all(start, elements))), columns, count, ahead=start)
+
+
+_looked_at: list[tuple[Iterator[Any], tuple[Any, ...]]] = []
+"""The last iterator whose first element was looked at and not drawn: a cell that has failed before is run again."""
+
+
+def _look(source: Iterable[Any], elements: Iterator[Any]) -> tuple[Any, ...]:
+    start = next((start for looked, start in _looked_at if looked is elements), None) or tuple(islice(elements, 1))
+    # What begins anew each time needs no memory.
+    _looked_at[:] = [(elements, start)] if elements is source else []
+    return start
+
+
+def _all(start: tuple[Any, ...], elements: Iterator[Any]) -> Iterator[Any]:
+    _looked_at[:] = [(looked, ahead) for looked, ahead in _looked_at if looked is not elements]
+    yield from start
+    yield from elements
 
 
 def is_frame(source: object) -> bool:

@@ -835,6 +835,20 @@ def test_the_first_rows_request_can_be_looked_at(cells, echo):
     assert not echo.heard
 
 
+@pytest.mark.parametrize("kind", [iter, lambda rows: (row for row in rows), lambda rows: map(str, rows)])
+def test_no_row_of_an_iterator_is_lost_before_it_is_asked(cells, echo, kind):
+    """A cell that shows the request, or fails with a slip, has looked at the first row; the next cell asks for it."""
+    cells.names["rows"] = kind(["a", "b"])
+    line = f"%%complete -m m --base-url {echo.base_url} -i rows -o batch"
+    assert '"prompt": "Say a"' in repr(cells.run(f"{line} --dry-run\nSay {{{{ row }}}}").result)
+    assert isinstance(cells.run(f"{line}\nthe same").error_in_exec, PromptError)
+    assert isinstance(cells.run(f"{line} --executor line\n{{{{ row }}}}").error_in_exec, OptionError)
+    cells.run(f"{line}\nSay {{{{ row }}}}").raise_error()
+    assert cells.names["batch"].texts == ["<Say a>", "<Say b>"]
+    cells.run(f"{line}\nSay {{{{ row }}}}").raise_error()
+    assert len(cells.names["batch"]) == 0
+
+
 @pytest.mark.parametrize(
     "index",
     [pd.Index(["p", "q"], name="key"), pd.MultiIndex.from_tuples([(1, 0), (1, 1)], names=["run", None])],
