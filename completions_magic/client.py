@@ -241,7 +241,7 @@ class Client:
         from .spread import spread_or_ask
 
         _check_spelling(self.complete_many, parameters, model)
-        if is_frame(prompts):
+        if is_frame(prompts) or isinstance(prompts, Mapping):
             raise ConfigurationError("complete_many takes prompts: give a column of texts, such as frame['text']")
 
         def request(columns: Mapping[str, Any]) -> CompletionRequest:

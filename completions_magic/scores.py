@@ -462,7 +462,7 @@ def scoring_parameters(client: Client, given: Mapping[str, Any]) -> dict[str, An
 def score(
     client: Client,
     contexts: object,
-    candidates: Iterable[str] | Iterable[Iterable[str]],
+    candidates: object,
     request: Callable[[str], CompletionRequest],
     *,
     by: str = "logprob",
@@ -474,9 +474,9 @@ def score(
     if isinstance(candidates, str):
         raise ConfigurationError("candidates are a list of texts, and this is one text")
     for given in (contexts, candidates):
-        if is_frame(given):
+        if is_frame(given) or isinstance(given, Mapping):
             raise ConfigurationError("score takes texts: give a column of them, such as frame['text']")
-    if isinstance(candidates, (bytes, Mapping)) or not isinstance(candidates, Iterable):
+    if isinstance(candidates, bytes) or not isinstance(candidates, Iterable):
         raise ConfigurationError(f"candidates are a list of texts, not {type(candidates).__name__}")
     listed = list(candidates)
     rows = read_rows([contexts] if isinstance(contexts, str) else contexts)

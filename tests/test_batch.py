@@ -256,6 +256,14 @@ def test_a_program_that_asks_less_than_one_at_a_time_is_told_so(echo, settings):
     assert echo.heard == []
 
 
+@pytest.mark.parametrize("table", [FRAME, pl.DataFrame({"x": ["a"]}), {"x": ["a"]}], ids=["pandas", "polars", "dict"])
+def test_a_program_is_told_which_part_of_a_table_are_prompts(echo, table):
+    """A table has several columns: one of them is to be given, and no row fails for what all are."""
+    with echo.client() as client, pytest.raises(ConfigurationError, match="give a column of texts"):
+        client.complete_many(table)
+    assert echo.heard == []
+
+
 def test_rows_travel_packed(cells, echo):
     """With --pack the prompts of several rows are one request; each row gets its own choices, the first the usage."""
     cells.names["rows"] = list("abcde")

@@ -316,7 +316,8 @@ def test_candidates_of_a_program_are_any_iterable_of_texts(server, kind):
     [
         (["a", "b", "c"], [["x"], ["y"]], "2 lists for 3 contexts"),
         (["a"], [["x"], ["y"]], "2 lists for 1 context"),
-        (["a"], {"x": 1}, "a list of texts, not dict"),
+        (["a"], {"x": 1}, "give a column of them"),
+        ({"a": ["b"]}, ["x"], "give a column of them"),
         (["a"], None, "a list of texts, not NoneType"),
         (pd.DataFrame({"a": ["b"]}), ["x"], "give a column of them"),
         (["a"], pd.DataFrame({"a": ["b"]}), "give a column of them"),
