@@ -86,7 +86,7 @@ class Client:
     the most bytes of one event. `retries` happen only before anything of an answer was handed on; `on_wait` is
     called before each, in a batch from any of its threads. `cassette`, a path or a Cassette, records and replays, in
     the mode `record`; `pace` is shared by all clients that are to ask no faster together.
-    Raises ProfileError when the endpoint or its key is not usable.
+    Raises ProfileError when the endpoint or its key is not usable, ConfigurationError for `record` without a cassette.
     """
 
     def __init__(
@@ -116,6 +116,8 @@ class Client:
         self.retries = max(0, retries)
         self.event_limit = event_limit
         self.on_wait = on_wait
+        if record is not None and cassette is None:
+            raise ConfigurationError("record is how a cassette is used, and there is none: cassette=PATH names one")
         if cassette is not None and (record is not None or not isinstance(cassette, Cassette)):
             cassette = _cassette(cassette, record)
         self.cassette = cassette

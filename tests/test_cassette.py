@@ -332,6 +332,13 @@ def test_the_environment_chooses_the_mode_where_nothing_else_does(server, path, 
     assert len(server.heard) == 1
 
 
+def test_a_mode_without_a_cassette_is_refused(server):
+    """Who says that nothing may be asked is not asked for: the line refuses it too."""
+    with pytest.raises(ConfigurationError, match="cassette=PATH names one"):
+        server.client(record="none")
+    assert server.heard == []
+
+
 def test_once_records_where_the_file_was_empty(server, path):
     """A fresh file takes everything that this client asks; the next client only replays."""
     server.scripts = [whole("Hello")]
