@@ -267,7 +267,7 @@ class Spreading(Asking):
 
     def _take_in(self, future: Future[Any], chunk: Chunk) -> None:
         """Settle the rows of a chunk that has come back, or send it once more."""
-        error = future.exception()
+        error = _unwrapped(future.exception())
         if error is not None:
             if isinstance(error, CompletionsError):
                 # A worker that cannot make a client is the quickest of all: it would get, and fail, most of the rows.
@@ -339,6 +339,13 @@ class Spreading(Asking):
         self._size = max(self._concurrency, round(worth))
         if took - report.seconds < 2 * self._way + report.seconds / 2:
             self._most += 1
+
+
+def _unwrapped(error: BaseException | None) -> BaseException | None:
+    """Return an error of a worker; ipyparallel gives the name and the words of what was raised there."""
+    if getattr(error, "ename", None) == ProfileError.__name__:
+        return ProfileError(str(getattr(error, "evalue", "")))
+    return error
 
 
 def spread_or_ask(

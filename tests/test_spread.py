@@ -140,7 +140,7 @@ def test_a_broken_pool_is_said_in_the_rows(echo):
     assert "BrokenProcessPool" in str(batch[0].error)
 
 
-def test_a_key_is_read_by_the_worker_and_never_sent_to_it(dask, echo, monkeypatch):
+def test_a_key_is_read_by_the_worker_and_never_sent_to_it(dask, engines, echo, monkeypatch):
     """What travels names the variable; a worker without it says which is missing, one that has it uses its own."""
     monkeypatch.setenv("SPREAD_KEY", KEY)
     profile = Profile("lab", echo.base_url, "SPREAD_KEY", "m")
@@ -149,11 +149,13 @@ def test_a_key_is_read_by_the_worker_and_never_sent_to_it(dask, echo, monkeypatc
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert client.complete_many(["a"], executor=pool).texts == ["<a>"]
     assert echo.heard[0].headers["authorization"] == f"Bearer {KEY}"
-    # Dask's workers are older than the variable: they would fail one chunk of rows after the other.
-    batch = client.complete_many(list("abcdefghijklmnopqrstuvwxyz"), executor=dask.get_executor(), concurrency=1)
-    assert "set the environment variable SPREAD_KEY" in str(batch[0].error)
-    assert batch.ended.startswith("a worker fails every row: ")
-    assert batch[-1].error is None
+    for older in (dask.get_executor(), engines.executor()):  # their workers are older than the variable
+        # They would fail one chunk of rows after the other.
+        batch = client.complete_many(list("abcdefghijklmnopqrstuvwxyz"), executor=older, concurrency=1)
+        assert isinstance(batch[0].error, ProfileError)
+        assert "set the environment variable SPREAD_KEY (in the workers' environment" in str(batch[0].error)
+        assert batch.ended.startswith("a worker fails every row: ")
+        assert batch[-1].error is None
     own = Client(base_url=echo.base_url, model="m", api_key=KEY)
     with pytest.raises(ConfigurationError, match="name the environment variable"):
         own.complete_many(["a"], executor=dask.get_executor())
