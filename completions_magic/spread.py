@@ -15,7 +15,7 @@ from .asking import SPENT, WORKERS, Asking, Question, Request
 from .breaker import CircuitBreaker
 from .cassette import Cassette
 from .client import Client
-from .errors import BudgetError, CompletionsError, ConfigurationError, WorkerError
+from .errors import BudgetError, CompletionsError, ConfigurationError, ProfileError, WorkerError
 from .pace import Pace
 from .pool import run_all, wait_some
 from .profiles import Profile
