@@ -505,8 +505,7 @@ class _Call:
 
     def _look(self) -> list[str]:
         watch = Watch(LOOK_SECONDS)
-        with self._reading.lock:
-            self._watch = watch
+        self._hold_on_to(watch)
         try:
             with self._reading:
                 return [model.id for model in self._client.list_models(watch, LOOK_LIMIT)]
@@ -525,12 +524,18 @@ class _Call:
     def _attempt(self, body: bytes) -> Generator[Sequence[Completion], None, None]:
         endpoint = self._client.endpoint
         watch = Watch(endpoint.timeout, self._frame, first=endpoint.first_token_timeout)
-        with self._reading.lock:
-            self._watch = watch
+        self._hold_on_to(watch)
         try:
             yield from self._answer(body, watch)
         finally:
             self._let_go()
+
+    def _hold_on_to(self, watch: Watch) -> None:
+        """Remember what ends the wait that begins; a stop may have come just before."""
+        with self._reading.lock:
+            self._watch = watch
+            if self._stopped:
+                watch.interrupt()
 
     def _let_go(self) -> None:
         """Forget the connection: from here on it may be another request's, and must not be shut."""

@@ -56,6 +56,7 @@ class Watch:
         self._flows = False
         self._next = 0.0
         self.socket: socket.socket | None = None
+        self.interrupted = False
         self.allow(limit if first is None else first)
 
     def restart(self) -> None:
@@ -93,7 +94,11 @@ class Watch:
         _watch.reset(self._token)
 
     def interrupt(self) -> bool:
-        """Shut the socket, from any thread: a read or a connect on it ends. Say whether there was one."""
+        """Shut the socket, from any thread: a read or a connect on it ends. Say whether there was one.
+
+        Where there is none yet, since a name is being looked up, the next one ends before it is used.
+        """
+        self.interrupted = True
         watched = self.socket
         if watched is None:
             return False
@@ -109,10 +114,13 @@ _watch: ContextVar[Watch | None] = ContextVar("completions_magic_watch", default
 
 
 def _patience(watched: socket.socket, timeout: float | None) -> float | None:
-    """Note the socket with the watch of this thread; return how long it may take."""
+    """Note the socket with the watch of this thread; return how long it may take, or raise where it was interrupted."""
     watch = _watch.get()
     if watch is not None:
         watch.socket = watched
+        # After it is noted: who interrupts meanwhile either finds it or is seen here.
+        if watch.interrupted:
+            raise ConnectionAbortedError("interrupted")
         timeout = watch.left if timeout is None else min(timeout, watch.left)
     # A timeout of 0 would mean not to wait at all.
     return None if timeout is None else max(0.001, timeout)

@@ -977,6 +977,52 @@ def test_stop_ends_a_connection_that_is_being_made(full_port):
     assert reading.error is None
 
 
+def stop_first(monkeypatch, place, name, chunks):
+    """Let a call of `name`, in whatever thread, be preceded by a stop of `chunks` from another thread."""
+    usual = getattr(place, name)
+
+    def stopped(*arguments, **more):
+        stopping = threading.Thread(target=chunks.stop)
+        stopping.start()
+        stopping.join()
+        return usual(*arguments, **more)
+
+    monkeypatch.setattr(place, name, stopped)
+
+
+def test_stop_ends_a_call_whose_host_is_being_looked_up(server, monkeypatch):
+    """Before there is a socket that could be shut: the one that is made then is not used."""
+    server.scripts = [server.wait_until_gone]
+    with server.client() as client:
+        chunks = client.stream("a")
+        stop_first(monkeypatch, socket, "getaddrinfo", chunks)
+        reading = Reading(chunks)
+        assert reading.ended()
+    assert (reading.error, server.heard) == (None, [])
+
+
+def test_stop_just_before_a_connection_is_made_ends_the_call(full_port, monkeypatch):
+    """Where the socket is known, and is not connected yet: what shuts it then does not keep it from being connected."""
+    with Client(base_url=f"http://127.0.0.1:{full_port}/v1", model="m", timeout=30.0) as client:
+        chunks = client.stream("a")
+        monkeypatch.setattr(socket, "socket", type("Socket", (socket.socket,), {"connect": socket.socket.connect}))
+        stop_first(monkeypatch, socket.socket, "connect", chunks)
+        reading = Reading(chunks)
+        assert reading.ended()
+    assert reading.error is None
+
+
+def test_stop_just_before_a_request_is_begun_ends_the_call(server, monkeypatch):
+    """After the last look whether it was stopped, and before it is known what would end the wait."""
+    server.scripts = [server.wait_until_gone]
+    with server.client() as client:
+        chunks = client.stream("a")
+        stop_first(monkeypatch, client_module, "Watch", chunks)
+        reading = Reading(chunks)
+        assert reading.ended()
+    assert (reading.error, server.heard) == (None, [])
+
+
 def test_stop_before_the_first_chunk_sends_nothing(server):
     """A stream that was stopped before it began ends at once."""
     server.scripts = [HELLO]
