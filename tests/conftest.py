@@ -24,9 +24,9 @@ from completions_magic import Client, load_ipython_extension, no_waits, unload_i
 def eventually(condition, seconds=10.0):
     """Say whether `condition` comes true in time: for what another thread or process does and tells nobody."""
     until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
+    while not (holds := condition()) and time.monotonic() < until:
         time.sleep(0.01)
-    return condition()
+    return holds  # as it was found, and not asked once more: what has come true may have passed
 
 
 @dataclass
