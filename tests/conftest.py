@@ -163,10 +163,10 @@ class PlainServer(ScriptedServer):
 
 @contextlib.contextmanager
 def port_that_is_closed():
-    """Give a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    yield port
+    """Give a port that nobody listens on, and nobody else gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @contextlib.contextmanager

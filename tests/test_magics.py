@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import threading
 import traceback
 
@@ -50,12 +49,6 @@ HOSTILE = {
     "controls": "a\x1b[31mb\x07c\x08d\x7f",
     "long": "word " * 20_000,
 }
-
-
-def closed_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def controls(text: str) -> str:
@@ -524,9 +517,9 @@ def test_a_model_that_there_is_not_is_said_with_those_that_there_are(cells, caps
     _is_one_clear_line(cells.run("%%complete -m no-such-model\nHi"), capsys, ["404", "no-such-model", "pocket"])
 
 
-def test_an_endpoint_that_cannot_be_reached_is_said_with_its_address(cells, capsys, tmp_path):
+def test_an_endpoint_that_cannot_be_reached_is_said_with_its_address(cells, capsys, tmp_path, closed_port):
     """Where nobody listens, the one line holds the address, and the name where it has one."""
-    address = f"http://127.0.0.1:{closed_port()}/v1"
+    address = f"http://127.0.0.1:{closed_port}/v1"
     (tmp_path / "completions.toml").write_text(f'[profiles.lab]\nbase_url = "{address}"\nmodel = "m"\n')
     result = cells.run(f"%%complete -m m --retries 0 --base-url {address}\nHi")
     _is_one_clear_line(result, capsys, [address, "reached"])
