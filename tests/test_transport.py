@@ -1,13 +1,17 @@
 """Reads that wait for the end of a frame, over bare sockets and over TLS; connections that are kept."""
 
 import contextlib
+import fcntl
 import socket
 import ssl
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpcore
 import psutil
@@ -15,6 +19,7 @@ import pytest
 from conftest import DONE, END, HELLO, ScriptedServer, event, eventually, piece, says, stream_head
 from test_endpoint import SELF_SIGNED
 
+from completions_magic import transport
 from completions_magic.errors import StreamError
 from completions_magic.transport import LONGEST_WAIT, RECEIVE_BYTES, Watch, WatchedStream
 
@@ -75,15 +80,23 @@ def read(stream, watch):
     return came[0]
 
 
-def test_once_something_has_come_what_comes_within_a_frame_is_read_together(ends):
+def test_once_something_has_come_what_comes_within_a_frame_is_read_together(ends, monkeypatch):
     """Three writes after the first event are one read, in TLS too, where each is a record of its own."""
     server, stream = ends
-    watch = Watch(10, frame=0.5)
+    watch = Watch(10, frame=LONG)
     server.sendall(b"a")
     assert read(stream, watch) == b"a"
     watch.heard = True
-    in_background(lambda: [time.sleep(0.05) or server.sendall(written) for written in (b"b", b"c", b"d")])
+    frames = []
+
+    def frame(seconds):
+        frames.append(seconds)
+        for written in (b"b", b"c", b"d"):
+            server.sendall(written)
+
+    monkeypatch.setattr(transport, "time", SimpleNamespace(sleep=frame, monotonic=time.monotonic))
     assert read(stream, watch) == b"bcd"
+    assert [0 < seconds <= LONG for seconds in frames] == [True]
 
 
 def test_before_anything_has_come_no_frame_is_waited_for(ends):
@@ -127,17 +140,21 @@ def test_a_wait_in_several_pieces_is_one_wait(ends):
 
 
 INTERRUPTED = """
-import signal, socket, threading, psutil
+import signal, socket, sys, threading, psutil
 from completions_magic.transport import Watch, WatchedStream
+
+def is_waiting():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code is WatchedStream._waiting.__code__ and psutil.Process().status() == psutil.STATUS_SLEEPING
 
 # A signal that another thread gets leaves this one in its read, like one that falls right before the read.
 def interrupt():
-    while psutil.Process().status() != psutil.STATUS_SLEEPING: pass
+    while not is_waiting(): pass
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
 reading, silent = socket.socketpair()
-threading.Thread(target=interrupt).start()
 try:
+    threading.Thread(target=interrupt).start()
     with Watch(60): WatchedStream(reading).read(1, 60)
 except KeyboardInterrupt:
     print("heard")
@@ -152,19 +169,25 @@ def test_an_interrupt_that_does_not_wake_the_read_is_heard():
 
 def test_a_stream_that_fills_the_buffer_waits_for_no_frame():
     """A burst is read as fast as it comes."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * RECEIVE_BYTES)  # before it says how much it takes
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
+        client.connect(listener.getsockname())
         server, _ = listener.accept()
     stream = WatchedStream(client)
-    in_background(lambda: server.sendall(b"x" * 8 * RECEIVE_BYTES))
+    in_background(lambda: server.sendall(b"x" * 3 * RECEIVE_BYTES))
+    assert eventually(lambda: waiting(client) == 3 * RECEIVE_BYTES)
     watch = Watch(10, frame=LONG)
-    received = read(stream, watch)
-    while len(received) < 4 * RECEIVE_BYTES:
-        time.sleep(0.1)  # so that the next read finds the buffer full
+    for _ in range(3):
+        assert len(read(stream, watch)) == RECEIVE_BYTES
         watch.heard = True
-        received += read(stream, watch)
     stream.close()
     server.close()
+
+
+def waiting(connection):
+    """Return how many bytes have come that nobody has read."""
+    return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))[0]
 
 
 def test_an_answer_read_by_frames_is_the_same(server):
