@@ -58,7 +58,8 @@ class Served:
     def say(self, content):
         """Send `content` on a connection of its own; return all that comes back until the server closes it."""
         with self.connect() as connection:
-            connection.sendall(content)
+            with contextlib.suppress(ConnectionError):  # it may refuse, and hang up, before it has read all
+                connection.sendall(content)
             return receive(connection)
 
     def wait_until_busy(self):

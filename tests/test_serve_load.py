@@ -75,7 +75,7 @@ def is_closed(connection):
 
 
 DRIPS = {
-    "a head": post(FRANCE)[:100],
+    "a head": head("X-Long: " + "x" * 1000)[:1000],
     "a body": post({**FRANCE, "user": "x" * 1000}),
     "blank lines": b"\r\n" * 500,
     "a chunk's size": head("Content-Type: application/json\r\nTransfer-Encoding: chunked") + b"0" * 1000,
@@ -209,9 +209,8 @@ def test_when_no_more_connections_fit_idle_ones_make_room():
     with serving(limits={"connections": 20, "asking": 10}) as served, contextlib.ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(served.connect())
-        begun = time.monotonic()
+        # In three times a second or two; without room made, thrice ten seconds are more than a client here waits.
         assert ask(served) == " Paris."
-        assert time.monotonic() - begun < 8
 
 
 def test_where_the_system_gives_few_descriptors_fewer_are_connected():
