@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
-from conftest import answer
+from conftest import answer, eventually
 
 from completions_magic import Client, load_ipython_extension, unload_ipython_extension
 from completions_magic.card import Card, Finding
@@ -292,7 +292,8 @@ def test_a_server_that_never_answers_is_left_alone(server):
     server.scripts = [server.wait_until_gone]
     with server.client() as client:
         card = examine(client, seconds=0.2)
-    assert card.requests == len(server.heard) == 2
+    assert card.requests == 2
+    assert eventually(lambda: len(server.heard) == 2)  # the second may be heard after it was given up
     assert "honoured" not in {line.verdict for line in card.findings}
 
 
