@@ -49,7 +49,8 @@ class ScriptedServer:
     """A socket server that answers each request with the next script; the last one again and again.
 
     A script is bytes to send, or a function that gets the open socket and writes to it. `heard` are the
-    requests; `gone` is set when a client has hung up on a script that called `wait_until_gone`.
+    requests, and `current`, in a script, is the one that it answers; `gone` is set when a client has hung up on a script
+    that called `wait_until_gone`.
     """
 
     scripts: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
@@ -62,8 +63,15 @@ class ScriptedServer:
         self.origin = f"http://127.0.0.1:{self.port}"
         self.base_url = f"{self.origin}/v1"
         self._open = []
+        self._lock = threading.Lock()
+        self._here = threading.local()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    @property
+    def current(self) -> Heard:
+        """The request that this thread answers."""
+        return self._here.heard
 
     def script(self, _heard: Heard) -> bytes | Callable[[socket.socket], None]:
         """Return what answers a request that was just heard."""
@@ -103,8 +111,10 @@ class ScriptedServer:
         try:
             with connection:
                 while (heard := self._read(connection)) is not None:
-                    self.heard.append(heard)
-                    script = self.script(heard)
+                    self._here.heard = heard
+                    with self._lock:  # of two that come at once each gets a script of its own
+                        self.heard.append(heard)
+                        script = self.script(heard)
                     if callable(script):
                         script(connection)
                         return
@@ -123,7 +133,10 @@ class ScriptedServer:
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         while len(body) < int(headers.get("content-length", 0)):
-            body += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                return None
+            body += piece
         method, path, _ = first.split(" ")
         return Heard(method, path, headers, body)
 

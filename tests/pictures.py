@@ -35,7 +35,7 @@ BRANCHES = ((0, 1), (9, 1))
 
 def relay(server: ScriptedServer, connection: socket.socket) -> None:
     """Answer with the embedded model's text, at the speed of a large one."""
-    asked = server.heard[-1].json
+    asked = server.current.json
     prompt = asked.pop("prompt")
     connection.sendall(stream_head())
     for number, chunk in enumerate(Client().stream(prompt, **{**asked, "model": "pocket"}), 1):

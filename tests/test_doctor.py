@@ -40,8 +40,8 @@ class Relay:
         server.scripts = [self]
 
     def __call__(self, connection):
-        """Answer the last request."""
-        heard = self._server.heard[-1]
+        """Answer a request."""
+        heard = self._server.current
         body = heard.json if heard.body else {}
         said = self._change(body)
         if said is None:

@@ -31,7 +31,7 @@ def echo(server):
     """Return a script that tells the caller what it heard of the key, in many forms; a known user gets an answer."""
 
     def script(connection):
-        heard = server.heard[-1]
+        heard = server.current
         key = heard.headers.get("authorization", "no key")
         coded = base64.b64encode(key.encode()).decode()
         said = f"{key} {quote(key)} {json.dumps(key)} {coded} {key[3:17]}"

@@ -482,8 +482,8 @@ class Words(ScriptedServer):
         super().__post_init__()
 
     def say(self, connection) -> None:
-        """Answer the last request."""
-        heard = self.heard[-1]
+        """Answer a request."""
+        heard = self.current
         if heard.method == "GET":
             connection.sendall(answer({"data": [{"id": "base-7b"}, {"id": "other"}]}))
             return
