@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
@@ -280,7 +280,14 @@ def reset(connection):
     connection.close()
 
 
-settings.register_profile("fuzz", max_examples=10_000, deadline=None)
+# How long an example takes, or how many are drawn in vain, says how busy the machine is and how the dice fell.
+UNHURRIED = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+}
+settings.register_profile("unhurried", **UNHURRIED)
+settings.register_profile("fuzz", max_examples=10_000, **UNHURRIED)
+settings.load_profile("unhurried")
 
 # A run that was started in the background ignores interrupts, and so would every kernel and terminal of its tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)

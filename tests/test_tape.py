@@ -77,7 +77,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     content=JSON.map(lambda value: json.dumps(value).encode()) | st.binary(),
     chunks=st.lists(st.tuples(st.integers(0, 2**40), st.binary()), max_size=5),
