@@ -537,13 +537,14 @@ def row_of(choice: Choice) -> dict[str, Any]:
 class Growing:
     """A completion that chunks are added to, each in time proportional to itself.
 
-    Chunks of different choices may come in any order; those of one choice in the order of their text.
+    Chunks of different choices may come in any order; those of one choice in the order of their text. Another thread
+    may read the texts meanwhile.
     """
 
     def __init__(self) -> None:
         self._whole = Completion(choices=[], extra={})
         self._pieces: dict[int, list[str]] = {}
-        self._texts: dict[int, list[str]] = {}
+        self._most: dict[int, int] = {}  # pieces, those that were joined and PIECES more
         self._choices: dict[int, Choice] = {}
         self._started = False
         self._id: str | None = None  # of the chunks whose head is known
@@ -558,7 +559,7 @@ class Growing:
                 self._begin(choice)
             else:
                 pieces.append(choice.text)
-                if len(pieces) > PIECES:
+                if len(pieces) > self._most[choice.index]:
                     self._join(choice.index)
                 if choice.finish_reason or choice.logprobs is not None or choice.extra:
                     _extend(self._choices[choice.index], choice)
@@ -581,14 +582,15 @@ class Growing:
 
     def _begin(self, choice: Choice) -> None:
         logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
-        self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
+        self._most[choice.index] = PIECES
         self._pieces[choice.index] = [choice.text]
-        self._texts[choice.index] = []
+        self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
 
     def _join(self, index: int) -> None:
         """Hold many pieces as one: each by itself takes sixty bytes."""
-        self._texts[index].append("".join(self._pieces[index]))
-        self._pieces[index].clear()
+        pieces, joined = self._pieces[index], self._most[index] - PIECES
+        pieces[joined:] = ["".join(pieces[joined:])]  # in one step: who reads meanwhile sees no text twice
+        self._most[index] += 1
 
     def completion(self, *, ended: str | None = None) -> Completion:
         """Return what has been added so far; `ended` is the finish_reason of choices that have none yet."""
@@ -597,12 +599,11 @@ class Growing:
             known = self._choices[index]
             logprobs = None if known.logprobs is None else Logprobs() + known.logprobs
             reason = known.finish_reason or ended
-            text = "".join([*self._texts[index], *self._pieces[index]])
-            choices.append(Choice(text, index, reason, logprobs, known.extra))
+            choices.append(Choice("".join(self._pieces[index]), index, reason, logprobs, known.extra))
         return msgspec.structs.replace(self._whole, choices=choices)
 
     def __bool__(self) -> bool:
-        return any(map(any, self._pieces.values())) or any(map(any, self._texts.values()))
+        return any(map(any, self._pieces.values()))
 
     @property
     def started(self) -> bool:
