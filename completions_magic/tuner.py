@@ -22,7 +22,7 @@ from .knobs import Original, Setting, faces, shown, table
 from .live import LONGEST_LINE, Live, in_words
 from .options import Options
 from .profiles import known_profiles
-from .schema import Completion, CompletionRequest
+from .schema import Choice, Completion, CompletionRequest
 from .slot import script, style
 from .views import MOST_PANES, Meters, Pages
 
@@ -72,6 +72,7 @@ class Run:
         self._pages: defaultdict[int, Pages] = defaultdict(Pages)
         self._reasons: dict[int, str] = {}
         self._new: defaultdict[int, list[str]] = defaultdict(list)
+        self._seen: defaultdict[int, int] = defaultdict(int)
 
     @property
     def begun(self) -> bool:
@@ -84,12 +85,17 @@ class Run:
         for choice in chunk.choices:
             if 0 <= choice.index < MOST_PANES:
                 self._new[choice.index].append(choice.text)
+                self._seen[choice.index] += len(choice.text)
                 self._reasons[choice.index] = record.in_words(choice.finish_reason) if choice.finish_reason else ""
 
     def end(self, ended: str | None = None) -> Completion:
         """Keep how it ended: `ended` is the finish_reason of choices that have none."""
-        self._meters.end()
         self.completion = self.stream.ended(ended)
+        # What the stream's thread has read as it was stopped is in the answer, and has not been shown.
+        shown = (choice for choice in self.completion.choices if choice.index < MOST_PANES)
+        rests = [Choice(choice.text[self._seen[choice.index] :], choice.index) for choice in shown]
+        self.add(Completion(choices=[rest for rest in rests if rest.text]))
+        self._meters.end()
         self.state = ended or "ended"
         for choice in self.completion.choices[:MOST_PANES]:
             self._new[choice.index].append("")

@@ -183,6 +183,21 @@ def test_stop_keeps_what_has_come_and_the_server_sees_it(open_tuner, server, she
     until(lambda: threads() == [], 1.0)
 
 
+def test_what_was_read_as_it_was_stopped_is_shown(open_tuner):
+    """A word that the run's thread has, and cannot show before Stop is heard, is in the panel as it is in the answer."""
+    tuner = open_tuner("", "Hi", endless)
+    hear(tuner, run=setting(), by="page")
+    until(lambda: value(tuner, "run_0")["choices"] == 1)
+    with tuner._lock:
+        run = tuner._running
+        seen = run._seen[0]
+        until(lambda: len(run.stream.partial.text) > seen)
+        hear(tuner, stop=True)
+    pages = (value(tuner, f"page_0_0_{at}") for at in range(value(tuner, "pane_0_0")[0]))
+    assert "".join([*pages, value(tuner, "pane_0_0")[1]]) == tuner.completion.text
+    assert value(tuner, "run_0")["tokens"] == len(tuner.completion.text) / len(" z")
+
+
 def test_a_new_run_ends_the_one_in_flight(open_tuner, server, shell):
     """The server sees the first request gone; nothing of it is bound, and its card keeps what had come."""
     tuner = open_tuner("-o story", "Hi", silent(server), said(" two"))
