@@ -146,6 +146,7 @@ class Tuner(Live):
         self._failure = ""
         self._edition = 0
         self._pins: list[int] = []
+        self._asking: object = None
         task = bench.prepare(self._original.options, self._original.body)
         super().__init__(task.request.encode(), **self._fixed(task), **self._panel(), **self._inherited(task))
         self.on_msg(self._hear)
@@ -252,7 +253,7 @@ class Tuner(Live):
         self._stop("replaced")
         run = self._running = Run(len(self._runs), setting, task)
         self._runs.append(run)
-        task.client.on_wait = lambda wait: self.put(line=one_line(str(wait)), failed=False)
+        task.client.on_wait = lambda wait: self._say(run, str(wait))
         self.put(line="", failed=False, **self._card(run), **run.values(), **self._state(run), **self._inherited(task))
         self._follow(lambda: self._read(run), lambda: self._show(run), lambda error: self._end(run, "error", error))
 
@@ -307,6 +308,12 @@ class Tuner(Live):
         if run is self._running:
             self.put(**run.values())
 
+    def _say(self, run: Run, line: str) -> None:
+        """Show a line, unless the run has ended meanwhile."""
+        with self._lock:
+            if run is self._running:
+                self.put(line=one_line(line), failed=False)
+
     def _restore(self, run: Run) -> None:
         """Put the knobs back to where they were for a run, and show its text."""
         self._setting = run.setting
@@ -331,8 +338,9 @@ class Tuner(Live):
 
         def put() -> None:
             columns = _columns(texts)
-            if self._pins is pins:
-                self.put(pins=pins, columns=columns)
+            with self._lock:  # or else what is older may come to the page last
+                if self._pins is pins:
+                    self.put(pins=pins, columns=columns)
 
         threading.Thread(target=put, name="completions-tuner-pins", daemon=True).start()
 
@@ -341,13 +349,19 @@ class Tuner(Live):
         options = self._original.options_for(Setting({}, "", "", profile))
         client = self._bench.client(options)
 
+        self._asking = asking = object()
+
         def ask() -> None:
+            values: dict[str, Any]
             try:
                 names = [one_line(model.id, LONGEST_LINE) for model in client.models()]
             except CompletionsError as error:
-                self.put(line=in_words(error), failed=True)
+                values = {"line": in_words(error), "failed": True}
             else:
-                self.put(models={"profile": profile, "names": names})
+                values = {"models": {"profile": profile, "names": names}}
+            with self._lock:
+                if self._asking is asking:
+                    self.put(**values)
 
         threading.Thread(target=ask, name="completions-tuner-models", daemon=True).start()
 
