@@ -68,7 +68,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("completions-tuner")]
 
 
-def until(condition, seconds: float = 5.0) -> None:
+def until(condition, seconds: float = 30.0) -> None:
     """Wait until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -178,9 +178,9 @@ def test_stop_keeps_what_has_come_and_the_server_sees_it(open_tuner, server, she
     until(lambda: (value(tuner, "run_0")["state"], value(tuner, "run_0")["choices"]) == ("running", 1))
     hear(tuner, stop=True)
     assert value(tuner, "running") is None
-    assert server.gone.wait(2)
+    assert server.gone.wait(20)
     assert (shell.user_ns["story"].text, shell.user_ns["story"].choices[0].finish_reason) == (" one", "stopped")
-    until(lambda: threads() == [], 1.0)
+    until(lambda: threads() == [])
 
 
 def test_what_was_read_as_it_was_stopped_is_shown(open_tuner):
@@ -204,7 +204,7 @@ def test_a_new_run_ends_the_one_in_flight(open_tuner, server, shell):
     hear(tuner, run=setting(), by="page")
     until(lambda: value(tuner, "run_0")["choices"] == 1)
     run(tuner, temperature="1")
-    assert server.gone.wait(2)
+    assert server.gone.wait(20)
     assert shell.user_ns["story"].text == " two"
     assert value(tuner, "pane_0_0")[1:] == [" one", "stopped: incomplete"]
     assert value(tuner, "shown") == value(tuner, "bound") == 1
@@ -217,7 +217,7 @@ def test_a_run_that_was_replaced_before_anything_came_leaves_no_card(open_tuner,
     until(lambda: len(server.heard) == 1)
     run(tuner, temperature="1")
     assert value(tuner, "run_0")["state"] == "gone"
-    assert server.gone.wait(2)
+    assert server.gone.wait(20)
 
 
 def test_an_error_is_in_words_and_the_panel_lives_on(open_tuner, shell, server):
@@ -367,8 +367,10 @@ def test_updates_are_at_most_20_a_second_and_grow_with_the_text(open_tuner):
     tuner = open_tuner("", "Hi", endless)
     hear(tuner, run=setting(), by="page")
     until(lambda: value(tuner, "run_0")["choices"] == 1)
-    before = len(tuner.sent)
-    until(lambda: len(tuner.sent) > before + 40, 10.0)
+    with tuner._lock:  # the first message is of its own accord, and has gone
+        before = len(tuner.sent)
+    has_page = lambda: any(name.startswith("page_0_0_") for _, state in list(tuner.sent) for name in state)  # noqa: E731
+    until(lambda: len(tuner.sent) > before + 40 and has_page())
     sent = [at for at, _ in tuner.sent[before:]]
     hear(tuner, stop=True)
     assert len(sent) - 1 <= 20 * (sent[-1] - sent[0])
