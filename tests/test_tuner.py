@@ -876,6 +876,25 @@ def test_a_prompt_that_is_no_text_is_shown_and_sent(page, words):
     expect(shown.locator(".tuner-code")).to_have_text('%%complete --prompt "[5, 6]"')
 
 
+def test_a_press_that_the_output_is_renewed_under_counts(page):
+    """What is rendered anew between press and release takes the view along, and the click is made of them; one only."""
+    shown = panel(page, "knobs")
+    seed = shown.get_by_label("seed", exact=True)
+    shown.get_by_role("button", name="new seed").hover()
+    renew = "view => { const slot = view.parentNode; slot.replaceWith(slot.cloneNode(false)); }"
+    seen = [seed.input_value()]
+    for is_renewed in (False, True, False):
+        page.mouse.down()
+        if is_renewed:
+            shown.evaluate(renew)
+            expect(shown).to_be_visible()
+        page.mouse.up()
+        expect(seed).not_to_have_value(seen[-1])
+        seen.append(seed.input_value())
+        page.wait_for_timeout(100)
+        assert seed.input_value() == seen[-1]
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_finds_nothing(page, theme):
     """Names, roles, contrast and focus order are in order in the light and the dark theme."""

@@ -36,11 +36,33 @@ class Mount {
     this.root.addEventListener("focusout", () => queueMicrotask(() => {
       if (this.root.isConnected && !this.root.contains(document.activeElement)) this.focused = undefined;
     }));
+    this.root.addEventListener("pointerdown", (event) => this.press(event), true);
     this.end = show(model, this.root);
+  }
+
+  // Where the output is rendered anew between press and release a browser makes no click of them, and so it is made here.
+  press({ target, button: which }) {
+    if (which !== 0) return;
+    const pressed = (this.pressed = { isMoved: false, isClicked: false });
+    const clicked = () => (pressed.isClicked = true);
+    const end = ({ type, target: over }) => {
+      removeEventListener("pointerup", end, true);
+      removeEventListener("pointercancel", end, true);
+      setTimeout(() => {
+        this.root.removeEventListener("click", clicked, true);
+        const node = target.closest("button, label, summary, [role=option]") ?? target;
+        const isLost = type === "pointerup" && pressed.isMoved && !pressed.isClicked;
+        if (isLost && node.contains(over)) target.click();
+      });
+    };
+    this.root.addEventListener("click", clicked, true);
+    addEventListener("pointerup", end, true);
+    addEventListener("pointercancel", end, true);
   }
 
   enter(slot) {
     this.leave();
+    if (this.pressed) this.pressed.isMoved = true;
     slot.completionsMount?.leave();
     slot.completionsMount = this;
     this.slot = slot;
