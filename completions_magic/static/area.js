@@ -1,7 +1,8 @@
 // The live area: a pane a choice, growing side by side. Text from a model enters the page as text nodes and no
 // other way. The kernel sends state only; the one thing sent back is the wish to stop.
 
-const STOP_PATIENCE = 600; // ms until a wish that the kernel did not hear becomes an interrupt
+const STOP_PATIENCE = 600; // ms until a wish becomes an interrupt where a kernel could not be told
+const TOLD_PATIENCE = 5000; // ms where it was: an interrupt that comes late would end another cell
 const FITS = 9; // more panes than this are one line each, and open on demand
 const SPEAK_EVERY = 5000; // ms between two announcements to a screen reader
 
@@ -67,9 +68,11 @@ function seconds(value) {
   return value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
 }
 
-// A message on the control channel is heard while a cell runs, on every kernel; the widget's own only on some.
+// A message on the control channel is heard while a cell runs, on every kernel; the widget's own only on some. Returns
+// whether there is such a channel.
 function tellKernel(kernel, comm) {
-  kernel?.sendControlMessage?.({
+  if (!kernel?.sendControlMessage) return false;
+  kernel.sendControlMessage({
     header: {
       msg_id: crypto.randomUUID?.() ?? String(Math.random()).slice(2),
       msg_type: "comm_msg",
@@ -84,6 +87,7 @@ function tellKernel(kernel, comm) {
     channel: "control",
     buffers: [],
   }, false, true);
+  return true;
 }
 
 function render({ model, el }) {
@@ -161,8 +165,9 @@ function render({ model, el }) {
     stop.textContent = "Stopping …";
     model.send({ stop: true });
     const kernel = model.widget_manager?.kernel;
+    let patience = STOP_PATIENCE;
     try {
-      tellKernel(kernel, model.get("comm"));
+      if (tellKernel(kernel, model.get("comm"))) patience = TOLD_PATIENCE;
     } catch {
       // A front end without that channel: the interrupt below is left.
     }
@@ -171,7 +176,7 @@ function render({ model, el }) {
       if (kernel?.interrupt) kernel.interrupt();
       else note = "To stop, press the notebook's own interrupt button (■).";
       showMeters();
-    }, STOP_PATIENCE);
+    }, patience);
   };
 
   const gone = () => {
