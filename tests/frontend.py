@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import nbformat
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FLAGS = [
     "--no-sandbox",
@@ -25,7 +25,12 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A name that does not exist is not looked for on the network, which may take its time to say so.
+    "--host-resolver-rules=MAP *.invalid ~NOTFOUND",
 ]
+PATIENCE_MS = 30_000
+"""What takes longer is taken for what never comes: on a busy machine little is done within the usual five seconds."""
+expect.set_options(timeout=PATIENCE_MS)
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -158,7 +163,8 @@ class FrontEnd:
         self._set_theme(self._theme)
         page = browser.new_page(viewport={"width": width, "height": height})
         route = "lab/tree" if self.kind == "lab" else "notebooks"
-        page.goto(f"{self.origin}/{route}/{name}?token={self._token}&reset")
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{self.origin}/{route}/{name}?token={self._token}&reset", timeout=90_000)
         self.wait_until_open(page, has_kernel=has_kernel)
         return page
 
@@ -174,9 +180,9 @@ class FrontEnd:
 
     def wait_until_open(self, page: Page, *, has_kernel: bool = True) -> None:
         """Wait until the page shows its notebook, and its kernel, if it has one, takes cells."""
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
         if has_kernel:
-            page.wait_for_function(READY, timeout=60_000)
+            page.wait_for_function(READY, timeout=90_000)
 
     def start_all(self, page: Page) -> None:
         """Run every cell, and wait until the first has begun."""
@@ -202,6 +208,18 @@ class FrontEnd:
         """Save the notebook, and wait until it is."""
         page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
+    def resize(self, page: Page, width: int) -> None:
+        """Give the window another width, and wait until JupyterLab has laid itself out in it."""
+        page.set_viewport_size({"width": width, "height": 900})
+        laid_out = "width => Math.abs(document.querySelector('#main').getBoundingClientRect().width - width) < 2"
+        page.wait_for_function(laid_out, arg=width)
+        # The notebook is laid out after what holds it: it is as wide as its dock.
+        page.wait_for_function("""() => {
+          const [panel, dock] = [".jp-NotebookPanel:not(.lm-mod-hidden)", "#jp-main-dock-panel, #main-panel"].map(
+            (selector) => document.querySelector(selector)?.getBoundingClientRect());
+          return panel && (!dock || panel.right <= dock.right + 1 && panel.width > dock.width - 50);
+        }""")
+
     def change_theme(self, page: Page, theme: str) -> None:
         """Change the theme of a page that is open."""
         page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
@@ -226,7 +244,7 @@ class FrontEnd:
 
     def _ask(self, method: str, route: str):
         headers = {"Authorization": f"token {self._token}"}
-        return urlopen(Request(f"{self.origin}/api/{route}", headers=headers, method=method), timeout=20)
+        return urlopen(Request(f"{self.origin}/api/{route}", headers=headers, method=method), timeout=60)
 
     def _set(self, name: str, values: dict) -> None:
         path = self._home / "settings" / f"{name}.jupyterlab-settings"

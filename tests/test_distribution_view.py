@@ -461,8 +461,6 @@ def page(request, tmp_path_factory):
     try:
         with open_browser() as browser:
             page = front_end.open(browser, "distribution.ipynb")
-            page.set_default_timeout(10_000)
-            expect.set_options(timeout=10_000)
             page.evaluate("window.hacked = undefined")
             front_end.run_all(page)
             page.front_end, page.server = front_end, server
@@ -601,7 +599,7 @@ def test_the_saved_output_is_no_widget(page):
 @pytest.mark.parametrize("width", [700, 1200])
 def test_nothing_is_cut_off(page, width):
     """In a narrow window the sliders stand below the bars, and nothing overflows."""
-    page.set_viewport_size({"width": width, "height": 900})
+    page.front_end.resize(page, width)
     view = view_at(page)
     page.wait_for_timeout(200)
     wide = view.evaluate("root => [...root.querySelectorAll('*')].filter(node => node.scrollWidth > node.clientWidth + 1"

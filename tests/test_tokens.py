@@ -26,7 +26,6 @@ from completions_magic.tree import TokenTree
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 PROMPT = "Once upon a time"
-BROWSER_MS = 10_000
 
 
 # Messages, without a browser
@@ -367,7 +366,7 @@ def branch_at(page: Page, at: int) -> None:
 
 def until_saved(front_end: FrontEnd, page: Page, branches: int) -> str:
     """Return the output as the file has it, once it has that many branches besides the first."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while (text := saved(front_end, page)).count("instead of") != 2 * branches:
         assert time.monotonic() < end, text
         page.wait_for_timeout(100)
@@ -383,7 +382,6 @@ def test_no_widget_is_left_behind(kind, tmp_path):
         browser = stack.enter_context(open_browser())
         front_end.write("slot.ipynb", *SLOT_CELLS)
         page = front_end.open(browser, "slot.ipynb")
-        page.set_default_timeout(BROWSER_MS)
         front_end.run_all(page)
         shown = page.locator(".completions-tokens")
         expect(shown).to_be_visible()
@@ -441,7 +439,7 @@ def shown_without_blanks(page: Page) -> str:
 
 
 SETUP = f"""
-import itertools, json, time
+import itertools, json, pathlib, time
 import httpx
 import completions_magic
 from completions_magic.schema import Choice, Completion, CompletionRequest, Logprobs
@@ -488,7 +486,7 @@ CELLS = {
     "slow": "TokenView(made(' a', ' b'), asks(slow))",
     "broken": "TokenView(made(' a', ' b'), asks(broken))",
     "hostile": "TokenView(made(*HOSTILE), client)",
-    "busy": "time.sleep(busy)",
+    "busy": "while busy and not pathlib.Path('go').exists():\n    time.sleep(0.02)",
     "bound": "print(globals().get('story'))",
     "record": "first.tree",
 }
@@ -498,12 +496,10 @@ CELLS = {
 def page(tmp_path_factory):
     """One JupyterLab with a view in each of CELLS, all run."""
     lab = FrontEnd(tmp_path_factory.mktemp("lab"))
-    lab.write("tokens.ipynb", f"HOSTILE = {HOSTILE!r}\nbusy = 0\n{SETUP}", *CELLS.values())
+    lab.write("tokens.ipynb", f"HOSTILE = {HOSTILE!r}\nbusy = False\n{SETUP}", *CELLS.values())
     try:
         with open_browser() as browser:
             page = lab.open(browser, "tokens.ipynb")
-            page.set_default_timeout(BROWSER_MS)
-            expect.set_options(timeout=BROWSER_MS)
             page.evaluate("window.hacked = undefined")
             lab.run_all(page)
             page.lab = lab
@@ -676,19 +672,18 @@ def test_stop_ends_the_stream_while_another_cell_runs(page):
     shown.locator("button.tokens-bar").filter(has_text="$x$").first.click()
     expect(shown.locator(".tokens-text")).to_contain_text("4 5 6")
     cell(page, "busy").locator(".cm-content").click()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("time.sleep(2)")
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("busy = True\n")
     page.keyboard.press("Control+Enter")
     expect(cell(page, "busy").locator(".jp-InputArea-prompt")).to_have_text("[*]:")
     shown.scroll_into_view_if_needed()
-    start = time.monotonic()
     shown.get_by_role("button", name="Stop").click()
     expect(shown.locator(".tokens-branch[aria-current] .tokens-end")).to_have_text("stopped")
-    assert time.monotonic() - start < 1
     expect(cell(page, "busy").locator(".jp-InputArea-prompt")).to_have_text("[*]:")
     kept = shown.locator(".tokens-text").text_content()
     page.wait_for_timeout(200)
     assert shown.locator(".tokens-text").text_content() == kept
+    (page.lab.folder / "go").touch()
     page.lab.wait_until_done(page)
 
 
@@ -740,12 +735,12 @@ def test_axe_finds_nothing(page, theme):
 
 def test_it_fits_into_a_narrow_window(page):
     """At 700 pixels nothing is cut off: the panel goes below the text."""
-    page.set_viewport_size({"width": 700, "height": 900})
+    page.lab.resize(page, 700)
     shown = view(page, "choose")
     sizes = shown.evaluate(
         "view => [view.scrollWidth - view.clientWidth, view.parentNode.scrollWidth - view.parentNode.clientWidth]"
     )
     text, panel = (shown.locator(part).bounding_box() for part in (".tokens-left", ".tokens-panel"))
-    page.set_viewport_size({"width": 1100, "height": 900})
+    page.lab.resize(page, 1100)
     assert max(sizes) <= 0
     assert panel["y"] >= text["y"] + text["height"] - 1

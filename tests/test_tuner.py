@@ -22,7 +22,6 @@ from completions_magic.options import parse
 from completions_magic.tuner import Bench, Tuner
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
-BROWSER_MS = 10_000
 
 
 # Messages, without a browser
@@ -566,6 +565,14 @@ def saved_output(front_end: FrontEnd, page: Page, name: str) -> dict:
     return {kind: "".join(lines) for kind, lines in output["data"].items()}
 
 
+def until_saved(front_end: FrontEnd, page: Page, name: str, begin: str) -> None:
+    """Wait until the panel's output as the file has it begins so: it comes to the page after the text on screen."""
+    end = time.monotonic() + 30
+    while not (text := saved_output(front_end, page, name)["text/plain"]).startswith(begin):
+        assert time.monotonic() < end, text
+        page.wait_for_timeout(100)
+
+
 @pytest.mark.parametrize("kind", ["lab", "notebook"])
 def test_from_a_feeling_to_a_line_of_code(kind, tmp_path, words):
     """Tuned, saved, reloaded, written to the cell and run: the same body reaches the server, and no panel is left."""
@@ -575,7 +582,6 @@ def test_from_a_feeling_to_a_line_of_code(kind, tmp_path, words):
         browser = stack.enter_context(open_browser())
         front_end.write("tune.ipynb", SETUP.format(words.base_url), f"%%complete --tune -o x\nFrom {kind}")
         page = front_end.open(browser, "tune.ipynb")
-        page.set_default_timeout(BROWSER_MS)
         front_end.run_all(page)
         shown = page.locator(".completions-tuner")
         expect(text(shown)).to_have_text(" it was usual warm")
@@ -587,10 +593,8 @@ def test_from_a_feeling_to_a_line_of_code(kind, tmp_path, words):
         expect(text(shown)).to_have_text(" it was 0.9 warm")
 
         # The file holds the last run's record, and what was set; a page that is loaded later has the panel again.
-        record = saved_output(front_end, page, "tune.ipynb")
-        assert record["text/plain"].startswith(
-            " it was 0.9 warm\n(m · complete)\ntemperature: 0.9\nstop: \\n\\n\nprompt: From"
-        )
+        record = " it was 0.9 warm\n(m · complete)\ntemperature: 0.9\nstop: \\n\\n\nprompt: From"
+        until_saved(front_end, page, "tune.ipynb", record)
         page.reload()
         front_end.wait_until_open(page)
         expect(text(shown)).to_have_text(" it was 0.9 warm")
@@ -619,8 +623,6 @@ def page(tmp_path_factory, words):
     try:
         with open_browser() as browser:
             page = lab.open(browser, "tuner.ipynb")
-            page.set_default_timeout(BROWSER_MS)
-            expect.set_options(timeout=BROWSER_MS)
             page.evaluate("window.hacked = undefined")
             lab.run_all(page)
             page.lab = lab
@@ -712,7 +714,7 @@ def test_auto_run_asks_by_itself_and_ends_what_is_in_flight(page, words):
     assert shown.locator(".tuner-card").count() == 3  # those of runs that left no text are there, hidden
     until(lambda: words.bodies("Auto in silence")[0] in words.left)
     shown.get_by_label("Prompt").fill("Auto is done")
-    expect(shown.locator(".tuner-foot")).to_contain_text("complete")
+    expect(shown.locator(".tuner-foot")).to_contain_text(" · complete")  # the one before it is incomplete
     until(lambda: len(words.left) > 1 and words.left[-1]["temperature"] == 1.2)
     assert len(words.bodies("Auto in silence")) == 2
     assert [body["temperature"] for body in words.bodies("Auto is done")] == [1.2]
@@ -811,7 +813,7 @@ def test_hostile_text_stays_text(page):
     expect(shown.locator(".tuner-card")).to_have_count(1)
     press(shown, "Run")
     expect(shown.locator(".tuner-card")).to_have_count(2)
-    expect(shown.locator(".tuner-foot")).to_contain_text("complete")
+    expect(shown.locator(".tuner-foot")).to_contain_text(" · complete")
     press(shown, "Pin run 1")
     press(shown, "Pin run 2")
     expect(shown.locator(".tuner-column")).to_have_count(2)
@@ -905,13 +907,13 @@ def test_axe_finds_nothing(page, theme):
 
 def test_it_fits_into_a_narrow_window(page):
     """At 700 pixels nothing is cut off: the text goes below the knobs."""
-    page.set_viewport_size({"width": 700, "height": 900})
+    page.lab.resize(page, 700)
     shown = panel(page, "slide")
     sizes = shown.evaluate(
         "view => [view.scrollWidth - view.clientWidth, view.parentNode.scrollWidth - view.parentNode.clientWidth]"
     )
     knobs, right = (shown.locator(part).bounding_box() for part in (".tuner-knobs", ".tuner-right"))
-    page.set_viewport_size({"width": 1100, "height": 900})
+    page.lab.resize(page, 1100)
     assert max(sizes) <= 0
     assert right["y"] >= knobs["y"] + knobs["height"] - 1
 
