@@ -78,7 +78,7 @@ class Asking:
             if not isinstance(number, Integral) or number < 1:
                 raise ConfigurationError(f"{name} takes a whole number from 1, not {str(number)[:40]!r}")
         on_disk = rows.count is None and client.cassette is not None
-        self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [], index=rows.index)
+        self.batch = Batch(rows.columns, rows.kind, Shelf() if on_disk else [], index=rows.index, types=rows.types)
         self.pace = pace or Pace()
         self.breaker = CircuitBreaker(2 * concurrency)
         self._rows = rows

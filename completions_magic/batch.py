@@ -72,6 +72,8 @@ class Batch:
     """Why not every row was asked: `stopped`, `interrupted`, `the budget is spent`, or how the endpoint failed."""
     index: tuple[Any, ...] = (None,)
     """The names of the levels of a pandas input's index."""
+    types: Mapping[str, Any] = field(default_factory=dict)
+    """The types of the columns of an input that is a frame."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,7 +113,7 @@ class Batch:
         names = [*self.columns, *map(self._name, ours)]
         columns = {name: [line[name] for line in lines] for name in names}
         labels = [row.label for row in self for _ in row.choices]
-        return frame_of(columns, labels, kind=self.kind, levels=self.index)
+        return frame_of(columns, labels, kind=self.kind, levels=self.index, types=self.types)
 
     def _lines(self, row: Row, *, several: bool) -> Iterator[dict[str, Any]]:
         usage = row.completion.usage if row.completion is not None else None

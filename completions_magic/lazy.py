@@ -136,12 +136,8 @@ def _complete(frame: pd.DataFrame | pd.Series[Any], order: Order, row: RowPrompt
     client = order.client()
     asking = Asking(read_rows(frame), partial(row.request, client), client, concurrency=order.concurrency, pack=pack)
     asking.batch.several = row.parameters.get("n", 1) > 1
-    return _typed(asking.run().to_frame(), frame)
-
-
-def _typed(frame: pd.DataFrame, given: pd.DataFrame | pd.Series[Any]) -> pd.DataFrame:
-    """Return the frame with the same types of columns however its rows went, and the input's as they were."""
-    types = dict(given.dtypes.items()) if hasattr(given, "columns") else {given.name or ROW: given.dtype}
-    known = {str(name): dtype for name, dtype in types.items()}
-    ours = {free_name(name, known, PREFIX): dtype for name, dtype in DTYPES.items()}
-    return frame.astype({name: dtype for name, dtype in {**ours, **known}.items() if name in frame})
+    batch = asking.run()
+    came = batch.to_frame()
+    ours = {free_name(name, batch.columns, PREFIX): dtype for name, dtype in DTYPES.items()}
+    # The same types of columns however its rows went.
+    return came.astype({name: dtype for name, dtype in ours.items() if name in came})

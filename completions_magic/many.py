@@ -135,7 +135,7 @@ class Many:
         else:
             scored = rows_to_score(rows, context, lambda columns: columns[name])
         scoring = Scoring(
-            Scores(rows.columns, rows.kind, options.score_by or "logprob", scored, index=rows.index),
+            Scores(rows.columns, rows.kind, options.score_by or "logprob", scored, index=rows.index, types=rows.types),
             lambda prompt: client.request(prompt, **parameters),
             client,
             unconditional=UNCONDITIONAL if options.score_context is None else options.score_context,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -30,6 +30,8 @@ class Rows:
     kind: str = "python"
     index: tuple[Any, ...] = (None,)
     """The names of the levels of a pandas index."""
+    types: Mapping[str, Any] = field(default_factory=dict)
+    """The types of a frame's columns, as its library has them."""
     ahead: tuple[Any, ...] = ()
     """The first element of what comes one by one, where it was looked at for its columns."""
 
@@ -115,12 +117,13 @@ def _of_frame(source: Any, kind: str) -> Rows:
         name = str(source.name) if source.name else ROW
         labels = source.index if kind == "pandas" else range(shape[0])
         values = ({ROW: value, name: value} for value in source)
-        return Rows(zip(labels, values, strict=True), (name,), shape[0], kind, _levels(source))
+        return Rows(zip(labels, values, strict=True), (name,), shape[0], kind, _levels(source), {name: source.dtype})
     columns = _names(source.columns)
     lines = source.itertuples(index=False, name=None) if kind == "pandas" else source.iter_rows()
     labels = source.index if kind == "pandas" else range(shape[0])
     named = (_named(dict(zip(columns, line, strict=True))) for line in lines)
-    return Rows(zip(labels, named, strict=True), columns, shape[0], kind, _levels(source))
+    types = dict(zip(columns, source.dtypes, strict=True))
+    return Rows(zip(labels, named, strict=True), columns, shape[0], kind, _levels(source), types)
 
 
 def _levels(source: Any) -> tuple[Any, ...]:

@@ -114,6 +114,8 @@ class Scores:
     """What was read and generated, as the server counts it."""
     index: tuple[Any, ...] = (None,)
     """The names of the levels of a pandas input's index."""
+    types: Mapping[str, Any] = field(default_factory=dict)
+    """The types of the columns of an input that is a frame."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,7 +159,7 @@ class Scores:
         names = list(lines[0][1]) if lines else [self._name("best"), self._name("error")]
         columns = {name: [row.columns.get(name) for row, _ in lines] for name in self.columns}
         columns |= {name: [line[name] for _, line in lines] for name in names}
-        return frame_of(columns, [row.label for row, _ in lines], kind=self.kind, levels=self.index)
+        return frame_of(columns, [row.label for row, _ in lines], kind=self.kind, levels=self.index, types=self.types)
 
     def _wide(self) -> list[tuple[ScoredRow, dict[str, Any]]]:
         most = max((len(row.scores) for row in self.rows), default=0)
@@ -488,7 +490,7 @@ def score(
             "each context has a list of candidates, or all have one: "
             f"{count(len(listed), 'list')} for {count(len(scored), 'context')}"
         )
-    scores = Scores(rows.columns, rows.kind, check_measure(by), scored, index=rows.index)
+    scores = Scores(rows.columns, rows.kind, check_measure(by), scored, index=rows.index, types=rows.types)
     return Scoring(scores, request, client, unconditional=unconditional, concurrency=concurrency, pace=pace).run()
 
 

@@ -20,7 +20,7 @@ from conftest import PlainServer, ScriptedServer, answer, eventually
 
 from completions_magic import Client
 from completions_magic.asking import Asking
-from completions_magic.batch import Row
+from completions_magic.batch import Batch, Row
 from completions_magic.breaker import CircuitBreaker
 from completions_magic.client import Wait
 from completions_magic.errors import (
@@ -36,6 +36,7 @@ from completions_magic.pace import Pace
 from completions_magic.pool import run_all
 from completions_magic.progress import Progress
 from completions_magic.rows import read_rows
+from completions_magic.scores import ScoredRow, Scores
 from completions_magic.spread import Order
 from completions_magic.spread import answer as work
 
@@ -410,6 +411,38 @@ def test_never_more_requests_a_second_than_said(echo):
         client.complete_many(list("abcdef"), concurrency=6, pace=Pace(max_rps=20))
     gaps = [later - earlier for earlier, later in zip(echo.times, echo.times[5:], strict=False)]
     assert min(gaps) >= 3 / 20  # five gaps, less what the first connection took
+
+
+TYPED = {
+    "pandas": pd.DataFrame(
+        {
+            "a": pd.Categorical(["x", None, "y"]),
+            "b": pd.array([1, None, 3], dtype="Int64"),
+            "c": pd.array([0.5, 1.5, 2.5], dtype="float32"),
+            "d": pd.to_datetime(["2020-01-01", None, "2021-01-01"]).tz_localize("UTC"),
+            "e": [{"a": 1}, [1], None],
+        }
+    ),
+    "polars": pl.DataFrame(
+        {"a": ["x", None, "y"], "b": [1, None, 3], "c": [[1], None, [2, 3]]},
+        schema={"a": pl.Enum(["x", "y"]), "b": pl.Int8, "c": pl.List(pl.Int16)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+@pytest.mark.parametrize("scores", [False, True], ids=["batch", "scores"])
+def test_a_frame_comes_back_with_the_types_of_its_columns(kind, scores):
+    """A category is no text afterwards, nor a whole number with gaps a fraction; without rows too."""
+    for given in (TYPED[kind], TYPED[kind][:0]):
+        rows = read_rows(given)
+        form = {"index": rows.index, "types": rows.types}
+        if scores:
+            came = Scores(rows.columns, kind, "logprob", [ScoredRow(*row) for row in rows.rows], **form).to_frame()
+        else:
+            came = Batch(rows.columns, kind, [Row(*row) for row in rows.rows], **form).to_frame()
+        assert came[list(given.columns)].equals(given)
+        assert list(came.dtypes)[: len(given.columns)] == list(given.dtypes)
 
 
 @pytest.mark.parametrize(("budget", "most"), [("requests=3", 3), ("tokens=15", 3), ("tokens=1", 1)])
