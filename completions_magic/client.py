@@ -549,6 +549,8 @@ class _Call:
         if watch.socket is None and "network_stream" in response.extensions:
             # Another transport over a socket, such as one through a proxy.
             watch.socket = response.extensions["network_stream"].get_extra_info("socket")
+            if self.is_stopped():
+                watch.interrupt()
         try:
             yield from self._batches(response, watch)
         except CompletionsError as error:
