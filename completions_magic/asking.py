@@ -30,11 +30,15 @@ Request = Callable[[Mapping[str, Any]], CompletionRequest]
 
 @dataclass
 class Question:
-    """A request and the rows that it is for, by their numbers; `sample` says which recording is its own."""
+    """A request and the rows that it is for, by their numbers; `sample` says which recording is its own.
+
+    `turn` is its number with the breaker.
+    """
 
     rows: dict[int, Row]
     request: CompletionRequest
     sample: int | None = None
+    turn: int = 0
 
     def settle(self, completion: Completion, error: CompletionsError | None) -> None:
         """Give each row its part of the answer; the first of several has the usage of all."""
@@ -170,6 +174,9 @@ class Asking:
                 for row in rows:
                     self.batch.rows.append(row)
                 question = self._question(dict(enumerate(rows, first)))
+                if question is not None:
+                    # With its rows: who is held up between the two would be overtaken unseen.
+                    question.turn = self.breaker.begin()
             self._end({number: row for number, row in enumerate(rows, first) if row.error is not None})
             if question is not None or not rows:
                 return question
@@ -195,7 +202,6 @@ class Asking:
         failure: CompletionsError | None = None
         with self._lock:
             self._open.add(stream)
-            number = self.breaker.begin()
         if self.pace.stopped.is_set():
             stream.stop()
         try:
@@ -209,18 +215,19 @@ class Asking:
         completion = stream.ended(ended)
         if completion.usage is not None and not stream.replayed:
             self.pace.spend(completion.usage.total_tokens)
-        with self._lock:
-            self._open.discard(stream)
-            self.breaker.end(number)
         for row in question.rows.values():
             row.replayed = stream.replayed
-        if not stream.replayed:
-            self._hear(completion, failure)
+        with self._lock:
+            self._open.discard(stream)
+            # Both at once: in between, an answer that took longer than others' refusals would count for nothing.
+            self.breaker.end(question.turn)
+            if not stream.replayed:
+                self.breaker.hear(completion, failure)
+        self._heed()
         self._settle(question, completion, failure)
 
-    def _hear(self, completion: Completion, failure: CompletionsError | None) -> None:
-        with self._lock:
-            self.breaker.hear(completion, failure)
+    def _heed(self) -> None:
+        """Ask no more where the breaker says why."""
         if self.breaker.reason:
             self._ask_no_more(self.breaker.reason)
 

@@ -245,6 +245,7 @@ class Spreading(Asking):
             if question.sample is not None and not self._client.asks(question.request, question.sample):
                 self._read(question, self._client.send(question.request, sample=question.sample))
                 continue
+            self.breaker.end(question.turn)  # which chunk is being answered is told by when it was sent
             try:
                 self.pace.turn()
             except BudgetError:
@@ -315,7 +316,8 @@ class Spreading(Asking):
         if outcome.completion.usage is not None:
             self.pace.spend(outcome.completion.usage.total_tokens)
         if counts:
-            self._hear(outcome.completion, failure)
+            self.breaker.hear(outcome.completion, failure)
+            self._heed()
         self._settle(question, outcome.completion.remember(self._client), failure)
 
     def _lose(self, chunk: Chunk, cause: BaseException) -> None:

@@ -616,7 +616,14 @@ REFUSALS = {
 
 
 class Says(Echo):
-    """Refuses a prompt with the status that it begins with, and echoes any other; "slow" once it has refused others."""
+    """Refuses a prompt with the status that it begins with, and echoes any other.
+
+    "slow" is echoed once it has heard so many others, "late" refused once `late` is set.
+    """
+
+    def __init__(self):
+        self.late = threading.Event()
+        super().__init__()
 
     def _talk(self, connection):
         with contextlib.suppress(OSError), connection:
@@ -625,6 +632,8 @@ class Says(Echo):
                 status, *more = heard.json["prompt"].split() if heard.body else ["404"]
                 if status == "slow":
                     eventually(lambda count=int(more[0]): len(self.heard) > count)
+                if status == "late":
+                    status = "429" if self.late.wait(10) else "no"
                 connection.sendall(REFUSALS.get(status) or echoed(heard.json))
 
     @property
@@ -682,6 +691,42 @@ def test_refusals_beside_an_answer_that_takes_long_do_not_end_the_batch(says, wo
         batch = client.complete_many(rows, concurrency=2, executor=pool if workers else None)
     assert sorted(says.asked) == sorted(rows)
     assert (batch.ended, batch.texts[0], batch.texts[-1]) == ("", "<slow 30>", "<last>")
+
+
+class HoldingUp:
+    """A lock; `next` are the seconds for which the thread is held up that lets go of it next."""
+
+    def __init__(self):
+        self.next = 0.0
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        seconds, self.next = self.next, 0.0
+        self._lock.release()
+        time.sleep(seconds)
+
+
+def test_an_answer_counts_as_soon_as_it_is_under_way_no_more(says, monkeypatch):
+    """A thread that is held up right then lets no refusal of the others end the batch."""
+    rows = ["slow 20", *[f"429 {number}" for number in range(19)], "late", "last"]
+    with says.client(retries=0) as client:
+        asking = Asking(read_rows(rows), lambda row: client.request(row["row"]), client, concurrency=2)
+        asking._lock = lock = HoldingUp()
+        end = asking.breaker.end
+
+        def hold_up_the_slow(turn):
+            end(turn)
+            if turn == 1:
+                lock.next = 0.1
+                says.late.set()
+
+        monkeypatch.setattr(asking.breaker, "end", hold_up_the_slow)
+        batch = asking.run()
+    assert sorted(says.asked) == sorted(rows)
+    assert (batch.ended, batch.texts[0], batch.texts[-1]) == ("", "<slow 20>", "<last>")
 
 
 def test_a_failure_of_tls_ends_the_batch_at_once():
