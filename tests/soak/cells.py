@@ -20,6 +20,7 @@ PATIENCE = 3.0
 SETTING = """
 import asyncio, contextlib, ctypes, gc
 import comm, completions_magic
+from completions_magic.extension import CompletionsMagics
 rows = [f"row {at}" for at in range(16)]
 waits = completions_magic.no_waits()
 waits.__enter__()
