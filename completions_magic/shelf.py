@@ -150,9 +150,9 @@ class Shelf:
         if isinstance(number, slice):
             return [self[place] for place in range(*number.indices(self._length))]
         place = number + self._length if number < 0 else number
-        if place in self._kept:
-            return self._kept[place]
         with self._lock:
+            if place in self._kept:
+                return self._kept[place]
             found = self._database.execute("SELECT element FROM shelf WHERE number = ?", (place,)).fetchone()
         if found is None:
             raise IndexError(f"there are {self._length:,} rows, and {number} is none of them")

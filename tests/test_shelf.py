@@ -45,6 +45,26 @@ def test_what_cannot_be_pickled_stays_on_the_shelf():
     assert shelf[0] is lock
 
 
+def test_an_element_may_be_done_while_it_is_asked_for():
+    """From another thread: it is on disk then, where it was in memory when it was looked for."""
+    shelf = Shelf()
+    shelf.append("not done")
+    finishing = threading.Thread(target=shelf.__setitem__, args=(0, "done"))
+
+    class Kept(dict):
+        def __contains__(self, number):
+            found = super().__contains__(number)
+            finishing.start()
+            finishing.join(0.2)
+            return found
+
+    shelf._kept = Kept(shelf._kept)
+    assert shelf[0] in ("not done", "done")
+    finishing.join()
+    shelf._kept = dict(shelf._kept)
+    assert shelf[0] == "done"
+
+
 def test_what_is_done_leaves_the_memory():
     """Twenty times as many elements take no more of Python's memory."""
     peaks = []
