@@ -5,13 +5,15 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from completions_magic import Client, Completion
 from completions_magic.errors import ConfigurationError
 from completions_magic.schema import Choice, CompletionRequest, Logprobs
 from completions_magic.tree import TokenTree
+
+relaxed = settings(deadline=None)
 
 ALLOWED = {
     "ul": {"style"},
@@ -102,6 +104,7 @@ def read(html: str) -> str:
 # Reading a completion
 
 
+@relaxed
 @given(cut_texts())
 def test_the_branch_that_came_is_the_completion_that_came(cut):
     """The tree gives back the text, the tokens and the offsets that it was made of, wherever the bytes are cut."""
@@ -117,6 +120,7 @@ def test_the_branch_that_came_is_the_completion_that_came(cut):
         assert again.choices[0].logprobs.text_offset == offsets
 
 
+@relaxed
 @given(cut_texts(), st.lists(st.binary(min_size=1, max_size=5), min_size=1, max_size=4))
 def test_an_alternative_is_choosable_when_its_bytes_make_whole_characters(cut, others):
     """What can be chosen after the bytes so far is valid UTF-8 with them, and adds exactly the rest of the text."""
@@ -143,6 +147,7 @@ def test_offsets_may_count_from_anywhere(offsets):
     assert [node.text for node in tree.nodes[1:]] == ["ab", "cd", "ef"]
 
 
+@relaxed
 @given(st.lists(st.integers(-3, 9), min_size=1, max_size=5), st.booleans())
 def test_no_offsets_lose_or_double_text(offsets, echo):
     """Whatever a server says of where its tokens begin, the nodes make up the text."""
@@ -358,6 +363,7 @@ def trees(draw):
     return tree
 
 
+@relaxed
 @given(trees())
 def test_the_record_of_a_tree_is_inert_and_whole(tree):
     """Every branch is there from where it left another, in HTML of allowed tags and attributes only."""
