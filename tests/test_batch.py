@@ -349,16 +349,34 @@ def test_a_row_that_fails_leaves_the_others(cells, echo):
     assert len(cells.names["every"]) == 2
 
 
+def hold_others(server, pace, count):
+    """Let the others of the first `count` requests be answered once `pace` has heard of a rest; return whether it had."""
+    rests, held, hold = threading.Event(), [], pace.hold
+
+    def hold_and_tell(seconds):
+        hold(seconds)
+        if seconds:
+            rests.set()
+
+    pace.hold = hold_and_tell
+    for number in range(2, count + 1):
+        server.on_request[number] = lambda: held.append(rests.wait(4))
+    return held
+
+
 def test_one_refusal_slows_all():
     """A 429 with Retry-After is waited for by every worker: none asks before the time is over."""
-    server = Echo(refusals=1, retry_after="0.4", latency=0.1)
+    server = Echo(refusals=1, retry_after="0.4")
+    pace = Pace()
+    held = hold_others(server, pace, 4)
     with server.client() as client:
-        batch = Context().run(client.complete_many, [str(number) for number in range(20)], concurrency=4)
+        batch = Context().run(client.complete_many, [str(number) for number in range(20)], concurrency=4, pace=pace)
     server.close()
     first = server.times[0]
     # Those that were under way when the refusal came are heard at once; all others wait.
     later = [moment - first for moment in server.times[4:]]
     assert batch.failures == []
+    assert held == [True] * 3
     assert min(later) >= 0.39
 
 
@@ -407,10 +425,10 @@ def test_the_end_of_a_batch_shows_no_retry():
 
 def test_never_more_requests_a_second_than_said(echo):
     """`max_rps` bounds the rate of all workers together."""
+    began = time.monotonic()
     with echo.client() as client:
         client.complete_many(list("abcdef"), concurrency=6, pace=Pace(max_rps=20))
-    gaps = [later - earlier for earlier, later in zip(echo.times, echo.times[5:], strict=False)]
-    assert min(gaps) >= 3 / 20  # five gaps, less what the first connection took
+    assert all(moment - began >= before / 20 for before, moment in enumerate(echo.times))
 
 
 TYPED = {
@@ -461,9 +479,16 @@ def test_a_spent_budget_ends_the_batch_with_what_is_done(cells, echo, budget, mo
 def test_who_waits_for_a_turn_asks_nothing_more_after_stop(cells, echo):
     """Stop in the middle of a slow pace: the workers that wait give up instead of asking at once."""
     cells.names["rows"] = [str(number) for number in range(100)]
-    echo.on_request[3] = interrupt
-    cells.run(f"%%complete -m m --base-url {echo.base_url} -i $rows -o batch --max-rps 5\n{{{{ row }}}}")
-    assert len(echo.heard) <= 4
+    waiting = []
+
+    def interrupt_all():
+        waiting.append(eventually(lambda: sum("completions-batch" in one.name for one in threading.enumerate()) == 8))
+        interrupt()
+
+    echo.on_request[1] = interrupt_all
+    cells.run(f"%%complete -m m --base-url {echo.base_url} -i $rows -o batch --max-rps 0.05\n{{{{ row }}}}")
+    assert waiting == [True]
+    assert len(echo.heard) == 1
     assert "not done: interrupted" in cells.names["batch"].plain()
 
 
@@ -560,7 +585,7 @@ def test_an_interrupt_keeps_what_is_done(cells, echo):
     assert isinstance(result.error_in_exec, Interrupted)
     batch = cells.names["batch"]
     assert len(batch) == 1000
-    assert len([text for text in batch.texts if text]) >= 29
+    assert len([text for text in batch.texts if text]) >= 30 - 8  # as many were under way
     assert len(batch.missing) > 500
     assert batch.failures == []
 
@@ -673,12 +698,12 @@ def test_refusals_in_a_row_end_the_batch(says, status, workers):
     """Twice as many as may be under way, after their retries; those that are still end."""
     tries = 2 if status == "429" else 1
     with says.client(retries=1) as client, ThreadPoolExecutor(1) as pool:
-        rows = [f"{status} {number}" for number in range(500)]
+        rows = [f"{status} {number}" for number in range(5000)]
         batch = client.complete_many(rows, concurrency=2, executor=pool if workers else None)
     # More where a thread or a chunk is held up by a busy machine, as if it were being answered.
-    assert (8 if workers else 4) <= len(batch.failures) <= 100
+    assert (8 if workers else 4) <= len(batch.failures) <= 2500
     assert len(says.asked) == tries * len(batch.failures)
-    assert len(batch.missing) == 500 - len(batch.failures)
+    assert len(batch.missing) == 5000 - len(batch.failures)
     said = f" requests in a row have failed, the last: {says.base_url} answered {status} "
     assert re.match(rf"\d+{re.escape(said)}", batch.ended)
 
@@ -742,8 +767,9 @@ def test_a_failure_of_tls_ends_the_batch_at_once():
 def test_a_connection_that_is_refused_again_and_again_ends_the_batch(closed_port):
     """Nobody is there to be asked for the others."""
     with Client(base_url=f"http://127.0.0.1:{closed_port}/v1", model="m", retries=0) as client:
-        batch = client.complete_many(list(map(str, range(500))), concurrency=2)
-    assert 4 <= len(batch.failures) <= 100
+        batch = client.complete_many(list(map(str, range(20_000))), concurrency=2)
+    # More where a busy machine holds up the one thread while the other is refused again and again.
+    assert 4 <= len(batch.failures) <= 10_000
     assert "cannot be reached" in batch.ended
 
 
@@ -893,7 +919,7 @@ def test_after_an_interrupt_what_had_come_of_the_rows_is_shown_and_said(cells, e
     """The record of the rows, then the interrupt, as of one completion."""
     cells.names["rows"] = [str(number) for number in range(1000)]
     echo.on_request[30] = interrupt
-    line = f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --max-rps 300 --view text"
+    line = f"%%complete -m m --base-url {echo.base_url} -i rows -o batch --concurrency 1 --max-rps 300 --view text"
     error = cells.run(f"{line}\n{{{{ row }}}}").error_in_exec
     assert error.batch is cells.names["batch"]
     shown = capsys.readouterr().out
