@@ -13,7 +13,8 @@ from kernel import Kernel
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
-KEY = 'sk-7Qw9"Zr2/Lk5+Xv8Bn1&Mc4Jd6Hf3Gs0Ty='
+KEY = 'sk-4Nt6"Yc9/Ph3+Wd5Rj8&Qm2Vx7Kb0Fg1Ua='
+"""No other test's: what runs beside this one is in what `ps` says of all processes, with their environments."""
 LOGPROBS = {"tokens": ["Hi"], "token_logprobs": [-0.1], "top_logprobs": [{"Hi": -0.1, "Ho": -2}], "text_offset": [0]}
 
 
