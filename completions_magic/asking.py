@@ -176,7 +176,8 @@ class Asking:
                 question = self._question(dict(enumerate(rows, first)))
                 if question is not None:
                     # With its rows: who is held up between the two would be overtaken unseen.
-                    question.turn = self.breaker.begin()
+                    with self._lock:
+                        question.turn = self.breaker.begin()
             self._end({number: row for number, row in enumerate(rows, first) if row.error is not None})
             if question is not None or not rows:
                 return question
