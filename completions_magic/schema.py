@@ -544,7 +544,7 @@ class Growing:
     def __init__(self) -> None:
         self._whole = Completion(choices=[], extra={})
         self._pieces: dict[int, list[str]] = {}
-        self._most: dict[int, int] = {}  # pieces, those that were joined and PIECES more
+        self._joined: dict[int, int] = {}  # how many of the pieces were made of many
         self._choices: dict[int, Choice] = {}
         self._started = False
         self._id: str | None = None  # of the chunks whose head is known
@@ -559,7 +559,7 @@ class Growing:
                 self._begin(choice)
             else:
                 pieces.append(choice.text)
-                if len(pieces) > self._most[choice.index]:
+                if len(pieces) > PIECES:
                     self._join(choice.index)
                 if choice.finish_reason or choice.logprobs is not None or choice.extra:
                     _extend(self._choices[choice.index], choice)
@@ -582,15 +582,17 @@ class Growing:
 
     def _begin(self, choice: Choice) -> None:
         logprobs = None if choice.logprobs is None else Logprobs() + choice.logprobs
-        self._most[choice.index] = PIECES
+        self._joined[choice.index] = 0
         self._pieces[choice.index] = [choice.text]
         self._choices[choice.index] = Choice("", choice.index, choice.finish_reason, logprobs, choice.extra)
 
     def _join(self, index: int) -> None:
         """Hold many pieces as one: each by itself takes sixty bytes."""
-        pieces, joined = self._pieces[index], self._most[index] - PIECES
+        pieces, joined = self._pieces[index], self._joined[index]
+        if joined > PIECES // 2:
+            joined = 0
         pieces[joined:] = ["".join(pieces[joined:])]  # in one step: who reads meanwhile sees no text twice
-        self._most[index] += 1
+        self._joined[index] = joined + 1
 
     def completion(self, *, ended: str | None = None) -> Completion:
         """Return what has been added so far; `ended` is the finish_reason of choices that have none yet."""
