@@ -9,7 +9,9 @@ from .schema import Completion
 
 ALIKE = ("auth", "not_found", "redirect", "tls")
 """Kinds of failures that every row would meet, whatever it asks."""
-LASTING = (*ALIKE, "connect", "permission", "rate_limit")
+LOST = ("cassette",)
+"""Kinds after which what is answered and paid for cannot be kept."""
+LASTING = (*ALIKE, *LOST, "connect", "permission", "rate_limit")
 """Kinds that last when they come again and again; of all others the next row may know nothing."""
 LONGEST_SAYING = 200
 
@@ -19,9 +21,9 @@ class CircuitBreaker:
     """Notices that an endpoint fails every row for a lasting reason; `reason` says which, and is empty until then.
 
     What every row would meet alike, such as a key that is not accepted or a model that is unknown, is enough once, as
-    long as nothing was answered; any lasting failure when it has come `most` times without an answer in between, and no
-    request is under way that later ones have overtaken: that one is being answered. A 400 is an answer here: it may be
-    a row's own fault. Those who share one take turns.
+    long as nothing was answered, and a journal that cannot be written always. Any lasting failure is when it has come
+    `most` times without an answer in between, and no request is under way that later ones have overtaken: that one is
+    being answered. A 400 is an answer here: it may be a row's own fault. Those who share one take turns.
     """
 
     most: int
@@ -52,7 +54,7 @@ class CircuitBreaker:
 
     def _why(self, failure: CompletionsError) -> str:
         said = shorten(failure.message, LONGEST_SAYING)
-        if failure.kind in ALIKE and not self.answered:
+        if failure.kind in LOST or (failure.kind in ALIKE and not self.answered):
             return f"every row would fail alike: {said}"
         # Half of `most` are asked at a time: who began before so many others, and has not failed, has got further.
         is_overtaken = min(self._under_way, default=self._begun) <= self._begun - self.most

@@ -65,7 +65,7 @@ class CompletionsError(Exception):
     `partial` is the Completion received so far, or None; `status` the HTTP status, or None; `request_id`
     the server's name for the request, or None; `endpoint` the profile's name or base URL, or None; `kind`
     one of: config, connect, tls, timeout, redirect, protocol, decode, too_large, api, bad_request, auth,
-    permission, not_found, rate_limit, server, status, worker.
+    permission, not_found, rate_limit, server, status, worker, cassette.
     """
 
     default_kind: ClassVar[str] = "config"

@@ -224,9 +224,9 @@ class Tape:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise CassetteError(f"{self.name} cannot be made in {self.path.parent}: {error.strerror}") from None
+                raise self._unusable(f"cannot be made in {self.path.parent}: {error.strerror}") from None
             if not os.access(self.path.parent, os.W_OK):
-                raise CassetteError(f"{self.name} cannot be made in {self.path.parent}: it may not be written")
+                raise self._unusable(f"cannot be made in {self.path.parent}: it may not be written")
         self._prepared = True
 
     def claim(self, request: Asked) -> int:
@@ -262,7 +262,7 @@ class Tape:
         """
         with self._lock, self._opened(write=True) as file:
             if file is None:
-                raise CassetteError(f"{self.name} cannot be written")
+                raise self._unusable("cannot be written")
             self._read_on(file)
             places = self._index.places(interaction.request.key)
             place = places.get(interaction.call)
@@ -285,6 +285,10 @@ class Tape:
         """What errors call the file."""
         return f"the cassette {self.path.name}"
 
+    def _unusable(self, why: str) -> CassetteError:
+        """Return the error of a file that is of no use for any interaction."""
+        return CassetteError(f"{self.name} {why}", kind="cassette")
+
     @contextlib.contextmanager
     def _opened(self, *, write: bool) -> Iterator[BinaryIO | None]:
         """Open the file and lock it against other processes; give None where it is not there and not to be made."""
@@ -294,10 +298,10 @@ class Tape:
                 yield file
         except FileNotFoundError:
             if write:
-                raise CassetteError(f"{self.name} cannot be made in {self.path.parent}") from None
+                raise self._unusable(f"cannot be made in {self.path.parent}") from None
             yield None
         except OSError as error:
-            raise CassetteError(f"{self.name} cannot be {doing}: {error.strerror or error}") from None
+            raise self._unusable(f"cannot be {doing}: {error.strerror or error}") from None
 
     @contextlib.contextmanager
     def _open(self, *, write: bool) -> Iterator[BinaryIO]:
@@ -308,7 +312,7 @@ class Tape:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
         else:
             if not stat.S_ISREG(mode):
-                raise CassetteError(f"{self.name} is {'a folder' if stat.S_ISDIR(mode) else 'no file'}: name a file")
+                raise self._unusable(f"is {'a folder' if stat.S_ISDIR(mode) else 'no file'}: name a file")
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND if write else os.O_RDONLY
             with os.fdopen(
@@ -344,7 +348,7 @@ class Tape:
         if self.damaged and not self._index:
             number, problem = next(iter(self.damaged.items()))
             self._forget()
-            raise CassetteError(f"{self.name} is none: line {number} {problem}; nothing was written")
+            raise self._unusable(f"is none: line {number} {problem}; nothing was written")
         for number, problem in self.damaged.items():
             message = f"{self.name}: line {number} {problem}; the others are used"
             if message not in self._told:
