@@ -29,7 +29,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     options, unknown = _parser().parse_known_args(arguments)
     if unknown:
         # What it was is not repeated: it may be a key.
-        print("completions-magic: there is no such option; keys are named with --api-key-env", file=sys.stderr)
+        is_option = any(word.startswith("-") for word in unknown)
+        said = "there is no such option" if is_option else "that is one argument too many"
+        print(f"completions-magic: {said}; keys are named with --api-key-env", file=sys.stderr)
         return 2
     from .errors import CompletionsError
 

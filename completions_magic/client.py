@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getfullargspec
+from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,6 +34,7 @@ from .errors import (
     StreamError,
     TooLargeError,
     nearest,
+    shorten,
 )
 from .events import EVENT_LIMIT
 from .key import ApiKey
@@ -57,6 +59,7 @@ FIRST_WAIT = 0.5
 DRAIN_SECONDS = 0.05
 MODELS_LIMIT = 8 * 2**20
 LOOK_SECONDS = 2.0
+LONGEST_TIMEOUT = 1e9
 LOOK_LIMIT = 2**20
 """Bytes of the list of models that is looked at for names near an unknown one."""
 MISSPELT = 0.7
@@ -86,7 +89,8 @@ class Client:
     the most bytes of one event. `retries` happen only before anything of an answer was handed on; `on_wait` is
     called before each, in a batch from any of its threads. `cassette`, a path or a Cassette, records and replays, in
     the mode `record`; `pace` is shared by all clients that are to ask no faster together.
-    Raises ProfileError when the endpoint or its key is not usable, ConfigurationError for `record` without a cassette.
+    Raises ProfileError when the endpoint or its key is not usable, ConfigurationError for `record` without a
+    cassette and for seconds that are none.
     """
 
     def __init__(
@@ -116,6 +120,8 @@ class Client:
         self.retries = max(0, retries)
         self.event_limit = event_limit
         self.on_wait = on_wait
+        first_token_timeout = timeout if first_token_timeout is None else first_token_timeout
+        _check_seconds(connect_timeout=connect_timeout, first_token_timeout=first_token_timeout, timeout=timeout)
         if record is not None and cassette is None:
             raise ConfigurationError("record is how a cassette is used, and there is none: cassette=PATH names one")
         if cassette is not None and (record is not None or not isinstance(cassette, Cassette)):
@@ -127,7 +133,7 @@ class Client:
             self.profile,
             key,
             connect_timeout=connect_timeout,
-            first_token_timeout=timeout if first_token_timeout is None else first_token_timeout,
+            first_token_timeout=first_token_timeout,
             timeout=timeout,
             transport=transport,
             cassette=cassette,
@@ -242,6 +248,8 @@ class Client:
         from .rows import ROW, is_frame, read_rows
         from .spread import spread_or_ask
 
+        if isinstance(prompts, (str, bytes)):
+            raise ConfigurationError("complete_many takes a list of prompts, and this is one: complete takes it")
         _check_spelling(self.complete_many, parameters, model)
         if is_frame(prompts) or isinstance(prompts, Mapping):
             raise ConfigurationError("complete_many takes prompts: give a column of texts, such as frame['text']")
@@ -316,6 +324,9 @@ class Client:
                     raise TooLargeError(f"{self.name} lists models in more than {limit:,} bytes")
             listed = msgspec.json.decode(body)
             return read_models(listed if self.endpoint.key is None else self.endpoint.key.scrub_all(listed))
+        except CompletionsError as error:
+            self.endpoint.explain(error, response)
+            raise
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise DecodeError(f"{self.name} does not list its models as JSON") from None
         finally:
@@ -600,6 +611,12 @@ class _Call:
     def _is_whole(self) -> bool:
         """Say whether the server has ended every choice that was asked for: what breaks afterwards costs nothing."""
         return self._growing.finished() and len(self._growing.completion().choices) >= self.request.choices
+
+
+def _check_seconds(**given: object) -> None:
+    for name, seconds in given.items():
+        if not isinstance(seconds, Real) or not 0 < float(seconds) < LONGEST_TIMEOUT:
+            raise ConfigurationError(f"{name} takes seconds above 0, not {shorten(repr(seconds), 40)}")
 
 
 def _check_spelling(method: Callable[..., object], fields: Iterable[str], model: str | None) -> None:

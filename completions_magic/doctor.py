@@ -306,7 +306,8 @@ def _stop(name: str, spell: Callable[[str], Any]) -> Callable[[Patient], Iterato
         # The commonest letter of what it says by itself is most likely to come again.
         letters = Counter(sign for sign in (patient.plain.text[1:] if patient.plain else "") if sign.isalnum())
         if not letters:
-            yield Finding(name, "unclear", "the plain completion has no letter to stop at")
+            lacking = "has no letter to stop at" if patient.plain else "has failed"
+            yield Finding(name, "unclear", f"the plain completion {lacking}")
             return
         [(letter, _)] = letters.most_common(1)
         reply = patient.ask(stop=spell(letter))

@@ -284,6 +284,7 @@ def test_where_nobody_listens_it_ends_at_once():
         card = examine(client)
     assert card.requests == 2
     assert {line.verdict for line in card.findings} == {"failed", "unclear"}
+    assert "the plain completion has failed" in card["stop as text"].detail
     assert Card.kept(NOBODY) is None
 
 

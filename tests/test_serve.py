@@ -361,6 +361,7 @@ def test_no_option_takes_a_key(arguments):
         "evil.example:80",
         "127.0.0.1.evil.example",
         "localhost.evil.example:8000",
+        "localhost:8000@evil.example",
         "evil.example#localhost",
         "192.168.0.1",
         "0.0.0.0",
@@ -381,9 +382,11 @@ def test_a_request_without_a_host_is_refused(keyless):
     assert keyless.say(b"GET /v1/models HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 403 ")
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "localhost:80", "127.0.0.1:65535", "[::1]:8000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost", "127.0.0.1", "[::1]", "localhost:80", "127.0.0.1:65535", "[::1]:8000"]
+)
 def test_the_names_of_this_machine_are_welcome(keyless, host):
-    """localhost, 127.0.0.1 and [::1] are answered, with any port."""
+    """localhost, 127.0.0.1 and [::1] are answered, with any port and in any case."""
     with keyless.http() as http:
         assert http.get("/models", headers={"Host": host}).status_code == 200
 

@@ -54,7 +54,8 @@ class Guard:
                 raise Refusal(401, "the key is missing or wrong: Authorization: Bearer …", code="invalid_api_key")
 
     def _is_ours(self, host: str) -> bool:
-        names = {host, host.rpartition(":")[0]}
+        name, _, port = host.lower().rpartition(":")
+        names = {host.lower(), name if port.isdecimal() else ""}
         return bool(names & self._hosts) or (self._any_address and any(map(_is_address, names)))
 
 
