@@ -32,6 +32,19 @@ def eventually(condition, seconds=10.0):
     return holds  # as it was found, and not asked once more: what has come true may have passed
 
 
+def at_call(function, then):
+    """Do `then` right before this thread calls `function`, of Python or of C, for the first time."""
+    code = getattr(function, "__code__", None)
+
+    def profile(frame, what, called):
+        by_python = what == "call" and frame.f_code is code
+        if by_python or (what == "c_call" and called.__qualname__ == function.__qualname__):
+            sys.setprofile(None)
+            then()
+
+    sys.setprofile(profile)
+
+
 @dataclass
 class Heard:
     """One request as the server heard it."""

@@ -26,6 +26,7 @@ from completions_magic.client import Wait
 from completions_magic.errors import (
     AuthenticationError,
     BudgetError,
+    CassetteError,
     ConfigurationError,
     Interrupted,
     OptionError,
@@ -611,6 +612,12 @@ def test_the_record_shows_the_first_rows_and_is_inert(cells, echo):
     assert bundle["text/plain"].endswith("(7 rows · 35 tokens)")
 
 
+def test_one_prompt_is_no_list_of_prompts():
+    """A text is not taken for its letters; what takes it is said."""
+    with pytest.raises(ConfigurationError, match="takes a list of prompts, and this is one"):
+        Client().complete_many("Once")
+
+
 def test_rows_come_from_the_embedded_endpoint_too():
     """Without a server, several workers share the model; the same seed gives the same texts."""
     texts = [Client().complete_many(["Once", "The"], max_tokens=4, seed=1).texts for _ in range(2)]
@@ -693,6 +700,25 @@ def test_what_every_row_would_meet_alike_ends_the_batch_at_once(says, status, sa
 
 
 @pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
+def test_a_journal_that_is_lost_ends_the_batch(echo, tmp_path, workers):
+    """Nothing more is paid for that could not be kept; what was answered is in its row."""
+    journal = tmp_path / "rows.jsonl"
+
+    def lose():
+        journal.unlink()
+        journal.mkdir()
+
+    echo.on_request[9] = lose
+    with echo.client(cassette=journal) as client, ThreadPoolExecutor(1) as pool:
+        rows = [str(number) for number in range(5000)]
+        batch = client.complete_many(rows, concurrency=2, executor=pool if workers else None)
+    assert batch.ended.startswith("every row would fail alike: the cassette rows.jsonl is a folder")
+    assert len(batch.missing) > 2500
+    assert {type(row.error) for row in batch.failures} == {CassetteError}
+    assert [row.completion.text for row in batch.failures if row.completion.choices]
+
+
+@pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
 @pytest.mark.parametrize("status", ["403", "429"])
 def test_refusals_in_a_row_end_the_batch(says, status, workers):
     """Twice as many as may be under way, after their retries; those that are still end."""
@@ -718,37 +744,48 @@ def test_refusals_beside_an_answer_that_takes_long_do_not_end_the_batch(says, wo
     assert (batch.ended, batch.texts[0], batch.texts[-1]) == ("", "<slow 30>", "<last>")
 
 
+class Telling(CircuitBreaker):
+    """A breaker that does `then` as the first request has ended."""
+
+    def __init__(self, most, then):
+        super().__init__(most)
+        self._then = then
+
+    def end(self, number):
+        """Do `then` after it."""
+        super().end(number)
+        if number == 1:
+            self._then()
+
+
 class HoldingUp:
-    """A lock; `next` are the seconds for which the thread is held up that lets go of it next."""
+    """A lock; `seconds` is for how long the thread is held up that lets go of it next."""
 
     def __init__(self):
-        self.next = 0.0
+        self.seconds = 0.0
         self._lock = threading.Lock()
 
     def __enter__(self):
         self._lock.acquire()
 
     def __exit__(self, *_):
-        seconds, self.next = self.next, 0.0
+        seconds, self.seconds = self.seconds, 0.0
         self._lock.release()
         time.sleep(seconds)
 
 
-def test_an_answer_counts_as_soon_as_it_is_under_way_no_more(says, monkeypatch):
+def test_an_answer_counts_as_soon_as_it_is_under_way_no_more(says):
     """A thread that is held up right then lets no refusal of the others end the batch."""
     rows = ["slow 20", *[f"429 {number}" for number in range(19)], "late", "last"]
     with says.client(retries=0) as client:
         asking = Asking(read_rows(rows), lambda row: client.request(row["row"]), client, concurrency=2)
         asking._lock = lock = HoldingUp()
-        end = asking.breaker.end
 
-        def hold_up_the_slow(turn):
-            end(turn)
-            if turn == 1:
-                lock.next = 0.1
-                says.late.set()
+        def hold_up():
+            lock.seconds = 0.1
+            says.late.set()
 
-        monkeypatch.setattr(asking.breaker, "end", hold_up_the_slow)
+        asking.breaker = Telling(asking.breaker.most, hold_up)
         batch = asking.run()
     assert sorted(says.asked) == sorted(rows)
     assert (batch.ended, batch.texts[0], batch.texts[-1]) == ("", "<slow 20>", "<last>")

@@ -23,6 +23,7 @@ from conftest import (
     ScriptedServer,
     again,
     answer,
+    at_call,
     byte_by_byte,
     event,
     eventually,
@@ -52,6 +53,7 @@ from completions_magic.errors import (
     TooLargeError,
 )
 from completions_magic.events import EVENT_LIMIT
+from completions_magic.transport import Watch
 
 SOON = 2.0
 """Seconds: the promise is one, the rest is for a busy machine."""
@@ -892,10 +894,11 @@ def test_an_answer_that_goes_on_after_done_is_left(server):
 
 
 class Reading:
-    """A thread that reads a stream to its end."""
+    """A thread that reads a stream to its end, stopped right before it calls `stop_at`."""
 
-    def __init__(self, chunks):
+    def __init__(self, chunks, stop_at=None):
         self.stream = chunks
+        self._stop_at = stop_at
         self.first = threading.Event()
         self.error = None
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -907,6 +910,8 @@ class Reading:
         return not self._thread.is_alive()
 
     def _read(self):
+        if self._stop_at is not None:
+            at_call(self._stop_at, self.stream.stop)
         try:
             for _ in self.stream:
                 self.first.set()
@@ -978,48 +983,28 @@ def test_stop_ends_a_connection_that_is_being_made(full_port):
     assert reading.error is None
 
 
-def stop_first(monkeypatch, place, name, chunks):
-    """Let a call of `name`, in whatever thread, be preceded by a stop of `chunks` from another thread."""
-    usual = getattr(place, name)
-
-    def stopped(*arguments, **more):
-        stopping = threading.Thread(target=chunks.stop)
-        stopping.start()
-        stopping.join()
-        return usual(*arguments, **more)
-
-    monkeypatch.setattr(place, name, stopped)
-
-
-def test_stop_ends_a_call_whose_host_is_being_looked_up(server, monkeypatch):
+def test_stop_ends_a_call_whose_host_is_being_looked_up(server):
     """Before there is a socket that could be shut: the one that is made then is not used."""
     server.scripts = [server.wait_until_gone]
     with server.client() as client:
-        chunks = client.stream("a")
-        stop_first(monkeypatch, socket, "getaddrinfo", chunks)
-        reading = Reading(chunks)
+        reading = Reading(client.stream("a"), stop_at=socket.getaddrinfo)
         assert reading.ended()
     assert (reading.error, server.heard) == (None, [])
 
 
-def test_stop_just_before_a_connection_is_made_ends_the_call(full_port, monkeypatch):
+def test_stop_just_before_a_connection_is_made_ends_the_call(full_port):
     """Where the socket is known, and is not connected yet: what shuts it then does not keep it from being connected."""
     with Client(base_url=f"http://127.0.0.1:{full_port}/v1", model="m", timeout=30.0) as client:
-        chunks = client.stream("a")
-        monkeypatch.setattr(socket, "socket", type("Socket", (socket.socket,), {"connect": socket.socket.connect}))
-        stop_first(monkeypatch, socket.socket, "connect", chunks)
-        reading = Reading(chunks)
+        reading = Reading(client.stream("a"), stop_at=socket.socket.connect)
         assert reading.ended()
     assert reading.error is None
 
 
-def test_stop_just_before_a_request_is_begun_ends_the_call(server, monkeypatch):
+def test_stop_just_before_a_request_is_begun_ends_the_call(server):
     """After the last look whether it was stopped, and before it is known what would end the wait."""
     server.scripts = [server.wait_until_gone]
     with server.client() as client:
-        chunks = client.stream("a")
-        stop_first(monkeypatch, client_module, "Watch", chunks)
-        reading = Reading(chunks)
+        reading = Reading(client.stream("a"), stop_at=Watch.__init__)
         assert reading.ended()
     assert (reading.error, server.heard) == (None, [])
 
@@ -1335,6 +1320,21 @@ def test_a_list_of_models_that_fails_says_how(server, script, kind, error):
     with server.client() as client, pytest.raises(error) as caught:
         client.models()
     assert (caught.value.kind, caught.value.endpoint) == (kind, server.base_url)
+    assert server.base_url in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["connect_timeout", "first_token_timeout", "timeout"])
+@pytest.mark.parametrize("seconds", [0, -1, "5", float("nan"), float("inf")], ids=str)
+def test_seconds_that_are_none_are_told(name, seconds):
+    """Before anything is asked, with the name of what was given."""
+    with pytest.raises(ConfigurationError, match=f"^{name} takes seconds above 0, not "):
+        Client(**{"timeout": 5, "first_token_timeout": 5, name: seconds})
+
+
+def test_no_timeout_is_told():
+    """None is no time at all, nor all the time there is."""
+    with pytest.raises(ConfigurationError, match="timeout takes seconds above 0, not None"):
+        Client(timeout=None)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,13 @@ import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import httpcore
 import psutil
 import pytest
-from conftest import DONE, END, HELLO, ScriptedServer, event, eventually, piece, says, stream_head
+from conftest import DONE, END, HELLO, ScriptedServer, at_call, event, eventually, piece, says, stream_head
 from test_endpoint import SELF_SIGNED
 
-from completions_magic import transport
 from completions_magic.errors import StreamError
 from completions_magic.transport import LONGEST_WAIT, RECEIVE_BYTES, Watch, WatchedStream
 
@@ -65,11 +63,13 @@ def in_background(write):
     threading.Thread(target=writing, daemon=True).start()
 
 
-def read(stream, watch):
-    """Return what one read gives; fail where it waits for a frame that is to be left out."""
+def read(stream, watch, meanwhile=None):
+    """Return what one read gives, `meanwhile` done as it begins to rest; fail where it rests for longer than it may."""
     came = []
 
     def reading():
+        if meanwhile is not None:
+            at_call(time.sleep, meanwhile)
         with watch:
             came.append(stream.read(RECEIVE_BYTES, 10))
 
@@ -80,23 +80,14 @@ def read(stream, watch):
     return came[0]
 
 
-def test_once_something_has_come_what_comes_within_a_frame_is_read_together(ends, monkeypatch):
+def test_once_something_has_come_what_comes_within_a_frame_is_read_together(ends):
     """Three writes after the first event are one read, in TLS too, where each is a record of its own."""
     server, stream = ends
-    watch = Watch(10, frame=LONG)
+    watch = Watch(10, frame=0.5)
     server.sendall(b"a")
     assert read(stream, watch) == b"a"
     watch.heard = True
-    frames = []
-
-    def frame(seconds):
-        frames.append(seconds)
-        for written in (b"b", b"c", b"d"):
-            server.sendall(written)
-
-    monkeypatch.setattr(transport, "time", SimpleNamespace(sleep=frame, monotonic=time.monotonic))
-    assert read(stream, watch) == b"bcd"
-    assert [0 < seconds <= LONG for seconds in frames] == [True]
+    assert read(stream, watch, lambda: [server.sendall(written) for written in (b"b", b"c", b"d")]) == b"bcd"
 
 
 def test_before_anything_has_come_no_frame_is_waited_for(ends):
@@ -220,17 +211,6 @@ class Halves(ScriptedServer):
     def script(self, heard):
         """Return the answer by the prompt."""
         return self.slow if heard.json["prompt"] == "slow" else HELLO
-
-
-def at_call(function, then):
-    """Do `then` where this thread first calls `function`."""
-
-    def profile(frame, what, _):
-        if what == "call" and frame.f_code is function.__code__:
-            sys.setprofile(None)
-            then()
-
-    sys.setprofile(profile)
 
 
 def test_a_connection_that_is_taken_is_nobody_elses():
