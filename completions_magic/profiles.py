@@ -29,6 +29,8 @@ LOCAL = "local"
 NOTEBOOK_FILE = "completions.toml"
 BESIDE = (Path(NOTEBOOK_FILE), NOTEBOOK_FILE)
 LONGEST_URL = 2000
+LONGEST_LABEL = 63
+"""Characters between two points of a host's name."""
 TRUSTED = "trusted"
 """The file of consents in the user's configuration folder."""
 
@@ -117,8 +119,10 @@ def _split(base_url: str) -> SplitResult | None:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
         _ = parts.port
-        if not host or re.fullmatch(r"[\d.]+", host) or ":" in host:
+        if not host or re.fullmatch(r"[\d.]+", host) or "[" in parts.netloc:
             ip_address(host)
+        elif not all(0 < len(label) <= LONGEST_LABEL for label in host.removesuffix(".").split(".")):
+            return None
     except ValueError:
         return None
     return parts
