@@ -112,7 +112,9 @@ class Paced(httpx.BaseTransport):
 def asked_wait(headers: httpx.Headers) -> float | None:
     """Return the wait that a server asks for, in seconds: `retry-after-ms`, or Retry-After in seconds or as a date."""
     with contextlib.suppress(ValueError):
-        return max(0.0, float(headers["retry-after-ms"]) / 1000) if "retry-after-ms" in headers else _seconds(headers)
+        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
+    with contextlib.suppress(ValueError, OverflowError):  # of a date, a time zone beyond all
+        return _seconds(headers)
     return None
 
 

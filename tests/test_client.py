@@ -613,6 +613,7 @@ def test_a_refused_connection_is_tried_again(closed_port):
         ("retry-after-ms: 1500", 1.5),
         ("Retry-After: -5", 0.0),
         ("Retry-After: Mon, 01 Jan 2024 00:00:00 GMT", 0.0),
+        ("retry-after-ms: soon\r\nRetry-After: 7", 7.0),
     ],
 )
 def test_the_server_says_how_long_to_wait(server, headers, seconds):
@@ -660,6 +661,7 @@ def test_a_wait_that_is_too_long_is_not_begun(server, headers):
         "Retry-After: nan",
         "Retry-After: Mon, 99 Foo 2024",
         "Retry-After: Mon, 01 Jan 0001 00:00:00 -0000",
+        "Retry-After: Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
         "retry-after-ms: soon",
     ],
 )
