@@ -36,7 +36,7 @@ from .key import ApiKey
 from .pace import Pace, Paced, asked_wait
 from .profiles import LOCAL, Profile, check_in_the_clear, is_loopback
 from .tape import asked
-from .transport import PlainHttpError, Watch, WatchedTransport
+from .transport import PlainHttpError, ProxiedTransport, Watch, WatchedTransport
 from .version import __version__
 
 ERROR_BODY_LIMIT = 64 * 2**10
@@ -87,6 +87,7 @@ class Endpoint:
         self.transport = transport
         self._cassette = cassette
         self.pace = pace
+        self.proxy: httpx.URL | None = None
         self._connection: httpx.BaseTransport | None = None
         self._watches: WeakSet[Watch] = WeakSet()  # of answers that are being read: each ends with its request
         self._lock = threading.Lock()
@@ -117,7 +118,7 @@ class Endpoint:
             if self._connection is None:
                 try:
                     self._connection = self._paced() if self._cassette is None else self._cassette.around(self._paced)
-                except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+                except (OSError, ValueError, RuntimeError, httpx.InvalidURL) as error:
                     # A certificate file that is not there, a proxy variable that is no address.
                     raise ProfileError(f"the connection to {self.name} cannot be set up: {error}") from error
             return self._connection
@@ -136,8 +137,14 @@ class Endpoint:
         if base_url == LOCAL:
             return _embedded()
         context = _tls() if base_url.startswith("https:") else _no_tls()
-        proxy = _proxy(base_url)
-        return WatchedTransport(context) if proxy is None else httpx.HTTPTransport(verify=context, proxy=proxy)
+        named = _proxy(base_url)
+        if named is None:
+            return WatchedTransport(context)
+        proxy = httpx.Proxy(named)
+        self.proxy = proxy.url.copy_with(userinfo=None, path="/")
+        if proxy.url.scheme == "https":
+            return httpx.HTTPTransport(verify=context, proxy=proxy)  # TLS within TLS is httpx's own
+        return ProxiedTransport(context, proxy)
 
     def _url(self, route: str) -> httpx.URL:
         if route not in self._urls:
@@ -321,6 +328,8 @@ def translated(endpoint: Endpoint, watch: Watch, *, streaming: bool = False) -> 
         raise DecodeError(f"{name} sent a body that does not decompress") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise ProfileError(f"{name}: {error}") from error
+    except httpx.ProxyError as error:
+        raise APIConnectionError(f"{name} cannot be reached{_where(endpoint)}, which refuses: {error}") from error
     except httpx.TransportError as error:
         if streaming:
             raise StreamError(f"{name} cut the answer off ({shorten(str(error), 200)})") from error
@@ -351,7 +360,8 @@ def request_id_of(response: httpx.Response) -> str | None:
 
 
 def _where(endpoint: Endpoint) -> str:
-    return "" if endpoint.name == endpoint.profile.base_url else f" at {endpoint.profile.base_url}"
+    address = "" if endpoint.name == endpoint.profile.base_url else f" at {endpoint.profile.base_url}"
+    return address if endpoint.proxy is None else f"{address} through the proxy {str(endpoint.proxy).rstrip('/')}"
 
 
 def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -38,7 +38,13 @@ KERNEL_WAITS = sys.platform == "linux"
 """Whether a socket that blocks can be given a time: elsewhere it has another form, or is not kept."""
 FRESH_SECONDS = 1.0 if KERNEL_WAITS else 0.0
 TCP_ESTABLISHED = 1
-FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
+FAILURES = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
 
 
 class Watch:
@@ -127,10 +133,11 @@ def _patience(watched: socket.socket, timeout: float | None) -> float | None:
 
 
 class WatchedStream(httpcore.NetworkStream):
-    """A connected socket as httpcore reads and writes it."""
+    """A connected socket as httpcore reads and writes it; `direct` unless a proxy is between it and the peer."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, *, direct: bool = True) -> None:
         self._socket = connected
+        self._direct = direct
         self._joiner = ChunkJoiner()
         self._filled = False
         self._read_at = 0.0
@@ -227,11 +234,11 @@ class WatchedStream(httpcore.NetworkStream):
                 secured = ssl_context.wrap_socket(
                     self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
                 )
-                _shake_hands(secured, timeout)
+                _shake_hands(secured, timeout, asks=self._direct)
             except BaseException:
                 secured.close()
                 raise
-            return WatchedStream(secured)
+            return WatchedStream(secured, direct=self._direct)
 
     def get_extra_info(self, info: str) -> Any:
         """Return the socket, the TLS object, or whether the peer has something to read, by httpcore's names."""
@@ -259,11 +266,11 @@ def _is_readable(idle: socket.socket) -> bool:
     return bool(poller.poll(0))
 
 
-def connect(host: str, port: int, timeout: float | None = None) -> WatchedStream:
+def connect(host: str, port: int, timeout: float | None = None, *, direct: bool = True) -> WatchedStream:
     """Return a connection to the first address of `host` that answers; a watch can interrupt it meanwhile."""
     with CONNECTING:
         failure: OSError = OSError(f"{host} has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, address in _addresses(host, port):
             connecting = socket.socket(family, kind, protocol)
             try:
                 connecting.settimeout(_patience(connecting, timeout))
@@ -276,18 +283,26 @@ def connect(host: str, port: int, timeout: float | None = None) -> WatchedStream
                 connecting.close()
                 raise
             else:
-                return WatchedStream(connecting)
+                return WatchedStream(connecting, direct=direct)
         raise failure
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # a part of it is empty, or longer than 63 characters
+        raise OSError("it is no name of a host") from None
 
 
 class PlainHttpError(ssl.SSLError):
     """The peer speaks plain http where TLS was wanted."""
 
 
-def _shake_hands(secured: ssl.SSLSocket, timeout: float | None) -> None:
+def _shake_hands(secured: ssl.SSLSocket, timeout: float | None, *, asks: bool = True) -> None:
     """Agree with the peer on TLS; raise PlainHttpError as soon as it is seen that it speaks plain http.
 
-    Where it does it may refuse what it got, hang up, or wait for the end of it as of a request.
+    Where it does it may refuse what it got, hang up, or wait for the end of it as of a request. Unless `asks` is true
+    it is not asked: the socket is a proxy's.
     """
     address = secured.getpeername()
     began = time.monotonic()
@@ -299,7 +314,7 @@ def _shake_hands(secured: ssl.SSLSocket, timeout: float | None) -> None:
     except ssl.SSLCertVerificationError:
         raise
     except (ssl.SSLError, ConnectionError, TimeoutError) as error:
-        if _speaks_http(secured, address, quiet):
+        if asks and _speaks_http(secured, address, quiet):
             raise PlainHttpError("it speaks plain http") from error
         if not isinstance(error, TimeoutError):
             raise
@@ -357,14 +372,9 @@ class WatchedTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; return the response with its body unread."""
-        url = httpcore.URL(
-            scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
-        )
-        asked = httpcore.Request(
-            request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
-        )
+        asked = _for_httpcore(request)
         with AS_HTTPX:
-            connection = self._taken(url.origin) or self._connected(asked)
+            connection = self._taken(asked.url.origin) or self._connected(asked)
             try:
                 response = connection.handle_request(asked)
             except BaseException:
@@ -419,6 +429,58 @@ class WatchedTransport(httpx.BaseTransport):
             for connection in list(self._open):
                 self._discard(connection)
             self._idle.clear()
+
+
+class ProxiedTransport(httpx.BaseTransport):
+    """An httpx transport over watched connections through one proxy, of http or socks5, to all hosts.
+
+    Raises RuntimeError where socks5 is wanted and its library is not there.
+    """
+
+    def __init__(self, context: ssl.SSLContext, proxy: httpx.Proxy) -> None:
+        kind = httpcore.HTTPProxy if proxy.url.scheme == "http" else httpcore.SOCKSProxy
+        url = proxy.url
+        address = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        self._pool = kind(
+            address,
+            proxy_auth=proxy.raw_auth,
+            ssl_context=context,
+            keepalive_expiry=KEPT_SECONDS,
+            max_connections=None,
+            network_backend=_ToProxy(),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return the response with its body unread."""
+        with AS_HTTPX:
+            response = self._pool.handle_request(_for_httpcore(request))
+        stream: Any = response.stream
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(stream, _nothing),
+            extensions=response.extensions,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+
+class _ToProxy(httpcore.NetworkBackend):
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *_: object, **__: object
+    ) -> httpcore.NetworkStream:
+        return connect(host, port, timeout, direct=False)
+
+
+def _for_httpcore(request: httpx.Request) -> httpcore.Request:
+    url = httpcore.URL(
+        scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
+    )
+    return httpcore.Request(
+        request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
+    )
 
 
 class _Body(httpx.SyncByteStream):

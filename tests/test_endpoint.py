@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 import re
+import select
 import signal
 import socket
 import ssl
@@ -13,13 +14,25 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import DONE, PlainServer, ScriptedServer, TlsServer, answer, event, piece, stream, stream_head
+from conftest import (
+    DONE,
+    PlainServer,
+    ScriptedServer,
+    TlsServer,
+    again,
+    answer,
+    event,
+    piece,
+    says,
+    stream,
+    stream_head,
+)
 from IPython.core.ultratb import VerboseTB
 
 from completions_magic import Client, Profile, no_waits
@@ -40,7 +53,7 @@ from completions_magic.errors import (
 )
 from completions_magic.key import ApiKey
 from completions_magic.profiles import choose_profile
-from completions_magic.transport import WatchedTransport
+from completions_magic.transport import ProxiedTransport, WatchedTransport
 
 HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 KEY = "sk-Zq7Xw9Rt2Lm4Kp8V/Bd6Hs1Wf5Gj3Nc0+Ty8Ua"
@@ -964,6 +977,116 @@ def test_a_proxy_that_refuses_a_tunnel_is_a_failed_connection(elsewhere, monkeyp
     assert raised.kind == "connect"
     assert (elsewhere.heard[0].method, elsewhere.heard[0].path) == ("CONNECT", "completions.invalid:443")
     assert leaks(f"{elsewhere.heard} {shown(raised)}") == []
+
+
+def test_a_failure_at_a_proxy_names_it_without_its_password(elsewhere, monkeypatch, closed_port):
+    """Whose address is wrong, or who refuses, is seen from the line."""
+    elsewhere.scripts = [answer(b"", status="407 Proxy Authentication Required")]
+    for port, words in ((elsewhere.port, "407 Proxy"), (closed_port, "refused")):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://ann:s3same@127.0.0.1:{port}")
+        with Client(base_url="https://completions.invalid/v1", model="m", retries=0) as client:
+            said = str(failure(client))
+        assert f"through the proxy http://127.0.0.1:{port}" in said
+        assert words in said
+        assert "s3same" not in said
+
+
+def test_a_proxy_whose_name_is_none_is_an_error_of_the_tree(monkeypatch):
+    """A name with an empty part is refused by the look-up in a way of its own."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy..invalid:3128")
+    with Client(base_url="http://completions.invalid/v1", model="m", retries=0) as client:
+        assert failure(client).kind == "connect"
+
+
+SILENT_PROXIES = {
+    "before a tunnel": ("https", b""),
+    "in the head of a tunnel": ("https", b"HTTP/1.1 200 OK\r\n"),
+    "within a tunnel": ("https", b"HTTP/1.1 200 OK\r\n\r\n"),
+    "before an answer": ("http", b""),
+    "in an answer's head": ("http", b"HTTP/1.1 200 OK\r\n"),
+}
+
+
+@pytest.mark.parametrize(("scheme", "said"), SILENT_PROXIES.values(), ids=SILENT_PROXIES.keys())
+def test_stop_is_heard_while_a_proxy_is_silent(elsewhere, monkeypatch, scheme, said):
+    """In another thread too, where no signal comes."""
+    asked = threading.Event()
+
+    def silent(connection):
+        connection.sendall(said)
+        asked.set()
+        elsewhere.wait_until_gone(connection)
+
+    elsewhere.scripts = [silent]
+    monkeypatch.setenv(f"{scheme}_proxy", elsewhere.origin)
+    with Client(base_url=f"{scheme}://completions.invalid/v1", model="m", connect_timeout=30, timeout=30) as client:
+        chunks = client.stream("a")
+        reading = threading.Thread(target=list, args=(chunks,), daemon=True)
+        reading.start()
+        assert asked.wait(5)
+        time.sleep(0.2)  # until what was said has been read
+        chunks.stop()
+        assert elsewhere.gone.wait(2)
+        reading.join(2)
+        assert not reading.is_alive()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_trickles_is_waited_for_no_longer(elsewhere, monkeypatch, scheme):
+    """Every byte of a head would begin the HTTP library's own timeout anew."""
+    elsewhere.scripts = [says(again(b"H", every=0.1, seconds=10))]
+    monkeypatch.setenv(f"{scheme}_proxy", elsewhere.origin)
+    with Client(base_url=f"{scheme}://completions.invalid/v1", model="m", timeout=0.5, retries=0) as client:
+        began = time.monotonic()
+        assert failure(client).kind == "timeout"
+    assert time.monotonic() - began < 3
+
+
+class Tunnel(ScriptedServer):
+    """A proxy that makes tunnels, whatever host they are to, to one port of this machine."""
+
+    def __init__(self, port):
+        self.to = port
+        super().__init__([self.join])
+
+    def join(self, connection):
+        """Pass on what comes from either side."""
+        # A socket that the test has closed meanwhile has no descriptor to wait for.
+        with socket.create_connection(("127.0.0.1", self.to)) as server, suppress(ValueError):
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            ends = {connection: server, server: connection}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    received = end.recv(65536)
+                    if not received:
+                        return
+                    ends[end].sendall(received)
+
+
+def tunnelled(tunnel, pem, host="localhost"):
+    """Return a client that asks through a tunnel, as it does where a variable names it."""
+    transport = ProxiedTransport(ssl.create_default_context(cafile=pem), httpx.Proxy(tunnel.origin))
+    return Client(base_url=f"https://{host}:{tunnel.to}/v1", api_key=KEY, model="m", retries=0, transport=transport)
+
+
+def test_a_tunnel_is_kept_and_hears_no_key(tls, pem):
+    """The certificate is verified to the end of it, and the next request goes the same way."""
+    with closing(Tunnel(tls.port)) as tunnel:
+        with tunnelled(tunnel, pem) as client:
+            assert [client.complete("a").text for _ in range(2)] == ["Hello", "Hello"]
+        with tunnelled(tunnel, pem, "completions.invalid") as client:
+            assert failure(client).kind == "tls"
+    assert [heard.path for heard in tunnel.heard] == [f"localhost:{tls.port}", f"completions.invalid:{tls.port}"]
+    assert leaks(str(tunnel.heard)) == []
+    assert [heard.headers["authorization"] for heard in tls.heard] == [f"Bearer {KEY}"] * 2
+
+
+def test_a_proxy_is_not_asked_whether_it_speaks_http(pem):
+    """It does, and that says nothing of the server behind it."""
+    with closing(PlainServer()) as plain, closing(Tunnel(plain.port)) as tunnel, tunnelled(tunnel, pem) as client:
+        raised = failure(client)
+        assert [heard.method for heard in tunnel.heard] == ["CONNECT"]
+    assert raised.kind == "tls"
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://127.0.0.1:1", "http://127.0.0.1:no", "//"])

@@ -276,7 +276,7 @@ def test_a_look_takes_two_seconds_at_most(models, slow):
 
 
 def test_a_look_through_a_proxy_takes_two_seconds_at_most(models, monkeypatch):
-    """A proxy's connection, which cannot be watched, has the same limit."""
+    """A proxy's connection has the same limit."""
     models.listing = says(models.wait_until_gone)
     monkeypatch.setenv("HTTP_PROXY", models.origin)
     with Client(base_url="http://models.invalid/v1", model="base7b") as client:
