@@ -434,6 +434,17 @@ def test_json_is_taken_however_it_is_written(keyless, kind):
         assert http.post("/completions", content=body, headers={"Content-Type": kind}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["localhost", "evil.example"])
+def test_a_head_has_no_body(keyless, host):
+    """What follows it on the connection is the next answer."""
+    ask = f"Host: {host}\r\n"
+    received = keyless.say(
+        f"HEAD /v1/models HTTP/1.1\r\n{ask}\r\nGET /v1/models HTTP/1.1\r\n{ask}Connection: close\r\n\r\n".encode()
+    )
+    _, second, _ = received.split(b"\r\n\r\n")
+    assert second.startswith(b"HTTP/1.1 ")
+
+
 def test_a_body_in_chunks_is_taken(keyless):
     """A body may come in HTTP chunks, without a length."""
     pieces = iter([b'{"model": "pocket", "temperature": 0,', b'"prompt": "Q: What is the capital of France?\\nA:"}'])

@@ -36,8 +36,11 @@ class Guard:
         try:
             self._check(environ)
         except Refusal as refusal:
-            return send_json(start_response, refusal.status, refusal.body())
-        return self._app(environ, start_response)
+            answer: Iterable[bytes] = send_json(start_response, refusal.status, refusal.body())
+        else:
+            answer = self._app(environ, start_response)
+        # Who asks for a head alone would read a body as the next answer.
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else answer
 
     def _check(self, environ: Mapping[str, Any]) -> None:
         if not self._is_ours(environ.get("HTTP_HOST", "")):
