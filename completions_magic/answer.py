@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import re
@@ -356,9 +355,10 @@ def _detail(detail: object) -> str:
 
 
 def _in_its_charset(body: bytes, content_type: str) -> str:
-    """Return an error's body as text: as its byte order mark or its charset says, else as UTF-8."""
-    if len(body) > 2 and body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return body.decode("utf-16", "replace")
+    """Return an error's body as text: as its byte order mark, its zeros or its charset say, else as UTF-8."""
+    wide = json.detect_encoding(body) if len(body) > 2 else "utf-8"
+    if wide.startswith(("utf-16", "utf-32")):
+        return body.decode(wide, "replace")
     named = re.search(r"charset=[\"']?([\w.:-]+)", content_type, re.IGNORECASE)
     with contextlib.suppress(LookupError, ValueError):
         return body.decode(named[1] if named else "utf-8-sig", "replace")

@@ -128,6 +128,8 @@ BODIES = [
     refused("nested too deep", 400, b"[" * 100_000),
     refused("JSON that is cut", 400, openai(SAID)[:60], "message"),
     refused("a body in UTF-16", 400, openai(SAID).decode().encode("utf-16"), SAID),
+    refused("a body in UTF-16, without a word", 400, openai(SAID).decode().encode("utf-16-le"), SAID),
+    refused("a body in UTF-32", 400, openai(SAID).decode().encode("utf-32"), SAID),
     refused(
         "a body in UTF-16, by name",
         400,
