@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import ssl
 import threading
 from collections.abc import Iterator
@@ -280,13 +281,14 @@ class Endpoint:
         return error
 
     def _redirect(self, response: httpx.Response) -> RedirectError:
-        target = response.headers.get("location", "nowhere")
-        message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
+        target = response.headers.get("location")
+        said = f"{response.status_code} {response.reason_phrase}".rstrip()
+        message = f"{self.name} answered {said}, a redirect that does not say where to"
+        if target:
+            message = f"{self.name} redirects to {shorten(target, 200)}: if that is right, make it the base URL"
         return RedirectError(message, status=response.status_code, request_id=request_id_of(response))
 
     def _next_step(self, error: APIStatusError) -> str:
-        if error.retry_after:
-            return f" (it asks to wait {error.retry_after:,.0f} s)"
         if isinstance(error, AuthenticationError):
             place = self.profile.place
             if self.key is None:
@@ -299,7 +301,8 @@ class Endpoint:
             usual = self.profile.base_url == LOCAL or self.profile.base_url.endswith("/v1")
             path = "" if usual else "; a base URL usually ends in /v1"
             return f" (%completions models lists what it has{path})"
-        return ""
+        asked = error.retry_after or 0.0
+        return f" (it asks to wait {f'{asked:,.0f} s' if math.isfinite(asked) else 'for ever'})" if asked >= 1 else ""
 
     def check(self, body: bytes) -> None:
         """Raise PromptError when a text in `body` holds the key itself."""

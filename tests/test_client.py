@@ -650,6 +650,7 @@ def test_a_wait_that_is_too_long_is_not_begun(server, headers):
     with server.client() as client, pytest.raises(APIStatusError) as caught:
         client.complete("a")
     assert caught.value.retry_after > 60
+    assert re.search(r"it asks to wait ([\d,]+ s|for ever)\)", str(caught.value))
     assert len(server.heard) == 1
 
 

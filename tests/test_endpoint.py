@@ -356,10 +356,13 @@ def test_a_redirect_of_the_models_is_not_followed(server, keyed, elsewhere):
 
 
 def test_a_redirect_to_nowhere_is_a_redirect(server):
-    """A status without a Location is one too."""
-    server.scripts = [answer(b"", status="302 Found")]
+    """A status without a Location is one too, and gives nobody a base URL."""
+    server.scripts = [answer(b"", status="304 Not Modified")]
     with server.client() as client:
-        assert failure(client).kind == "redirect"
+        raised = failure(client)
+    assert raised.kind == "redirect"
+    assert "304 Not Modified" in str(raised)
+    assert "make it the base URL" not in str(raised)
 
 
 # ---------------------------------------------------------------- TLS

@@ -391,8 +391,8 @@ def test_a_typed_key_is_asked_for_once_and_kept_nowhere(server, tmp_path):
 
 
 def test_a_mistyped_key_is_asked_for_again(kernel, server):
-    """After a 401 the next cell asks once more, and says so."""
-    server.scripts = [WRONG, HELLO]
+    """After a 401 the next cell asks once more, and says so; whether it asks for a wait too does not matter."""
+    server.scripts = [WRONG.replace(b"\r\n", b"\r\nRetry-After: 5\r\n", 1), HELLO]
     cell = f"%%complete -m m --base-url {server.base_url} --api-key-from prompt\nHi"
     _, reply, _ = type_key(kernel, kernel.start(cell, watched=True), KEY[::-1])
     assert "the key that you typed is forgotten" in reply["evalue"]
