@@ -303,8 +303,8 @@ def _list_prompts(patient: Patient) -> Iterator[Finding]:
 
 def _stop(name: str, spell: Callable[[str], Any]) -> Callable[[Patient], Iterator[Finding]]:
     def ask(patient: Patient) -> Iterator[Finding]:
-        # The commonest letter of what it says by itself is most likely to come again.
-        letters = Counter(sign for sign in (patient.plain.text[1:] if patient.plain else "") if sign.isalnum())
+        # The commonest letter of what it says by itself is most likely to come again. At its end it ends there anyway.
+        letters = Counter(sign for sign in (patient.plain.text[1:-1] if patient.plain else "") if sign.isalnum())
         if not letters:
             lacking = "has no letter to stop at" if patient.plain else "has failed"
             yield Finding(name, "unclear", f"the plain completion {lacking}")

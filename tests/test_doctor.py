@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
-from conftest import answer, eventually
+from conftest import DONE, answer, event, eventually, stream
 
 from completions_magic import Client, load_ipython_extension, unload_ipython_extension
 from completions_magic.card import Card, Finding
@@ -181,6 +181,13 @@ def test_a_seed_is_not_taken_for_honoured_where_stories_begin_alike(server):
 
     Relay(server, change)
     assert verdicts(examined(server)) == {"seed": "ignored"}
+
+
+def test_a_text_that_ends_by_itself_is_no_stop_that_was_honoured(server):
+    """Whatever it is asked, it says two letters and ends: nothing is known of what it does with stop."""
+    server.scripts = [stream([event("a"), event("b", reason="stop"), DONE])]
+    card = examined(server)
+    assert [card[line].verdict for line in ("stop as text", "stop as a list")] == ["unclear", "unclear"]
 
 
 def test_a_stream_without_its_end_is_found(server):
