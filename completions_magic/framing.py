@@ -13,6 +13,8 @@ LINE_END = b"\r\n"
 HEAD_LIMIT = 64 * 2**10
 BLANK = re.compile(rb"\n\r?\n")
 CHUNKED = re.compile(rb"\ntransfer-encoding:[ \t]*chunked[ \t]*\r?\n", re.IGNORECASE)
+LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r?\n", re.IGNORECASE)
+LAST_CHUNK = b"0\r\n\r\n"
 SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 LONGEST_SIZE = 17
 NO_SIZE = b"?\r\n"
@@ -34,10 +36,14 @@ class ChunkJoiner:
         self._rest = b""
         self._left = 0
         self._open = False
+        self._expected: int | None = None
+        self.overflows = False
+        """Whether more came than belongs to the answer: it would be taken for the next one."""
 
     def join(self, received: bytes) -> bytes:
         """Return what stands for `received`: the same content in as few chunks; nothing where half a size has come."""
         if self._passing:
+            self._count(received)
             return received
         if self._head is not None:
             return self._begin_body(received, self._head + received)
@@ -54,7 +60,15 @@ class ChunkJoiner:
         if not self._passing:
             self._rest = rest
             return b""
+        if LAST_CHUNK.startswith(rest[: len(LAST_CHUNK)]):
+            self._expected = len(LAST_CHUNK)
+            self._count(rest)
         return NO_SIZE + rest if self._open else rest
+
+    def _count(self, received: bytes) -> None:
+        if self._expected is not None:
+            self._expected -= len(received)
+            self.overflows = self._expected < 0
 
     def _begin_body(self, received: bytes, head: bytes) -> bytes:
         """Wait for the end of the head, which passes as it is, and look whether the body is chunked."""
@@ -69,6 +83,8 @@ class ChunkJoiner:
             return received[: len(received) - len(rest)] + (self.join(rest) if rest else b"")
         self._head = None
         self._passing = CHUNKED.search(head, 0, end.end()) is None
+        if self._passing and (length := LENGTH.search(head, 0, end.end())):
+            self._expected = int(length[1])
         body = head[end.end() :]
         return received[: len(received) - len(body)] + self.join(body)
 

@@ -38,6 +38,8 @@ KERNEL_WAITS = sys.platform == "linux"
 """Whether a socket that blocks can be given a time: elsewhere it has another form, or is not kept."""
 FRESH_SECONDS = 1.0 if KERNEL_WAITS else 0.0
 TCP_ESTABLISHED = 1
+TCP_RECEIVED = slice(128, 136)
+"""Where in the kernel's state of a connection it says how many bytes have come; an old one leaves it out."""
 FAILURES = (
     httpcore.TimeoutException,
     httpcore.NetworkError,
@@ -141,6 +143,7 @@ class WatchedStream(httpcore.NetworkStream):
         self._joiner = ChunkJoiner()
         self._filled = False
         self._read_at = 0.0
+        self._received = 0
         self._unsent = b""
         self._timeout = connected.gettimeout() or 0.0
 
@@ -165,6 +168,7 @@ class WatchedStream(httpcore.NetworkStream):
         if rested and isinstance(self._socket, ssl.SSLSocket):
             received += self._received_meanwhile(self._socket, most - len(received))
         self._filled = len(received) > most // 2
+        self._received += len(received)
         self._read_at = time.monotonic()
         return received
 
@@ -241,18 +245,28 @@ class WatchedStream(httpcore.NetworkStream):
             return WatchedStream(secured, direct=self._direct)
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the socket, the TLS object, or whether the peer has something to read, by httpcore's names."""
+        """Return the socket, the TLS object, or whether the peer has something to read, by httpcore's names.
+
+        What came behind the last answer, and has been read with it, counts too.
+        """
         if info == "is_readable":
             is_fresh = time.monotonic() - self._read_at < FRESH_SECONDS
-            return _is_over(self._socket) if is_fresh else _is_readable(self._socket)
+            looks = _is_over(self._socket, self._received) if is_fresh else _is_readable(self._socket)
+            return self._joiner.overflows or looks
         if info == "ssl_object":
             return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         return self._socket if info == "socket" else None
 
 
-def _is_over(fresh: socket.socket) -> bool:
-    """Say whether the peer has closed a connection: asking the kernel for its state lets no other thread go ahead."""
-    return bool(fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED)
+def _is_over(fresh: socket.socket, received: int) -> bool:
+    """Say whether the peer has closed a connection, or sent more than the bytes that were received.
+
+    Asking the kernel for its state lets no other thread go ahead.
+    """
+    state = fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_RECEIVED.stop)
+    if isinstance(fresh, ssl.SSLSocket):
+        return state[0] != TCP_ESTABLISHED or _is_readable(fresh)  # records are more bytes than what is in them
+    return state[0] != TCP_ESTABLISHED or int.from_bytes(state[TCP_RECEIVED], sys.byteorder) > received
 
 
 def _is_readable(idle: socket.socket) -> bool:

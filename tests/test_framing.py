@@ -159,3 +159,26 @@ def test_a_head_without_end_is_not_kept():
     endless = b"HTTP/1.1 200 OK\r\n" + b"X-More: 1\r\n" * (HEAD_LIMIT // 10)
     assert joiner.join(endless) == endless
     assert joiner.join(b"\r\n1\r\na\r\n1\r\nb\r\n") == b"\r\n1\r\na\r\n1\r\nb\r\n"
+
+
+WHOLE = {
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    "a length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab",
+    "nothing": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE.keys())
+def test_what_comes_behind_an_answer_is_noticed(whole):
+    """However it is cut: the answer itself is never too much, a byte more always is; a request begins anew."""
+    for cut in range(1, len(whole)):
+        joiner = ChunkJoiner()
+        for part in (whole[:cut], whole[cut:]):
+            joiner.join(part)
+            assert not joiner.overflows
+        joiner.join(b"H")
+        assert joiner.overflows
+        joiner.begin()
+        assert not joiner.overflows
+        joiner.join(whole + b"H")
+        assert joiner.overflows

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpcore
 import psutil
 import pytest
-from conftest import DONE, END, HELLO, ScriptedServer, at_call, event, eventually, piece, says, stream_head
+from conftest import DONE, END, HELLO, ScriptedServer, answer, at_call, event, eventually, piece, says, stream_head
 from test_endpoint import SELF_SIGNED
 
 from completions_magic.errors import StreamError
@@ -291,3 +291,42 @@ def test_closing_a_client_closes_its_connections(server):
 def connected_to(server):
     """Return this process's connections to a server."""
     return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == server.port]
+
+
+# -- what nobody has asked for -----------------------------------------------------------------------------------------
+
+SAID = {
+    "chunked": HELLO,
+    "by its length": answer({"choices": [{"text": "Hello", "index": 0, "finish_reason": "stop"}]}),
+}
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1], ids=["at once", "later"])
+@pytest.mark.parametrize("hello", SAID.values(), ids=SAID.keys())
+def test_an_answer_that_nobody_asked_for_is_nobodys(server, hello, pause):
+    """What comes behind an answer is not taken for the next one: that is asked for on another connection."""
+    unasked = hello.replace(b"Hel", b"Bad")
+    late = threading.Event()
+
+    def twice(connection):
+        connection.sendall(hello if pause else hello + unasked)
+        time.sleep(pause)
+        connection.sendall(unasked if pause else b"")
+        late.set()
+        server.wait_until_gone(connection)
+
+    server.scripts = [twice, hello]
+    with server.client(retries=0) as client:
+        assert client.complete("a").text == "Hello"
+        assert late.wait(5)
+        assert client.complete("a").text == "Hello"
+    assert len(server.heard) == 2
+
+
+def test_a_connection_is_kept_behind_whatever_ends_an_answer(server):
+    """A length or a last chunk: the same connection is asked again."""
+    server.scripts = [*SAID.values(), *SAID.values()]
+    with server.client(retries=0) as client:
+        for _ in server.scripts:
+            client.complete("a")
+    assert len(server._open) == 1
