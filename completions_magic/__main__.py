@@ -120,8 +120,10 @@ def _serve(options: argparse.Namespace) -> int:
             options.host, options.port, key=key, aliases=options.alias, allow_network=options.allow_network
         )
     except OSError as error:
-        what = "is taken: --port 0 takes a free one" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
-        raise OSError(f"port {options.port} on {options.host} {what}") from None
+        what = " is taken: --port 0 takes a free one" if error.errno == errno.EADDRINUSE else f": {error.strerror}"
+        raise OSError(f"port {options.port} on {options.host}{what}") from None
+    except UnicodeError:  # a part of it is empty, or longer than 63 characters
+        raise ValueError(f"there is no address {options.host!r} with port {options.port}") from None
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(f"listening on http://{host}:{server.effective_port}/v1", flush=True)
     server.run()  # ends by itself at Ctrl-C

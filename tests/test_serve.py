@@ -256,7 +256,7 @@ def test_a_port_that_is_taken_is_one_line():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "70000"], ["--port", "-1"], ["--port", "many"], ["--host", ""]],
+    [["--port", "70000"], ["--port", "-1"], ["--port", "many"], ["--host", ""], ["--host", "lab..invalid"]],
     ids=" ".join,
 )
 def test_an_address_that_is_none_is_refused(arguments):
@@ -269,6 +269,7 @@ def test_an_address_that_is_none_is_refused(arguments):
     assert line == ""
     assert process.returncode in (1, 2)
     assert "Traceback" not in err
+    assert "codec" not in err
     assert err
 
 
