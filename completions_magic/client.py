@@ -128,10 +128,9 @@ class Client:
             cassette = _cassette(cassette, record)
         self.cassette = cassette
         self.neighbours = Neighbours()
-        key = ApiKey(api_key) if isinstance(api_key, str) else api_key
         self.endpoint = Endpoint(
             self.profile,
-            key,
+            _as_key(api_key),
             connect_timeout=connect_timeout,
             first_token_timeout=first_token_timeout,
             timeout=timeout,
@@ -611,6 +610,14 @@ class _Call:
     def _is_whole(self) -> bool:
         """Say whether the server has ended every choice that was asked for: what breaks afterwards costs nothing."""
         return self._growing.finished() and len(self._growing.completion().choices) >= self.request.choices
+
+
+def _as_key(given: object) -> ApiKey | None:
+    if given is None or isinstance(given, ApiKey):
+        return given
+    if isinstance(given, str):
+        return ApiKey(given)
+    raise ProfileError(f"api_key takes the key as text, not {type(given).__name__}")
 
 
 def _check_seconds(**given: object) -> None:

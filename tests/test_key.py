@@ -634,3 +634,10 @@ def test_a_placeholder_for_a_key_refuses_no_request(server, key):
     server.scripts = [answer({"choices": [{"text": "hello", "finish_reason": "stop"}]})]
     with server.client(api_key=key, model="tiny") as client:
         assert client.complete("Say hello").text == "hello"
+
+
+def test_a_key_that_is_no_text_is_refused_unseen():
+    """Bytes from a file are told as what they are, in one of our errors."""
+    with pytest.raises(ProfileError) as caught:
+        Client(api_key=b"sk-Zq7Xw9Rt2Lm4Kp8Vn3Bd6Hs1Wf5")
+    assert str(caught.value) == "api_key takes the key as text, not bytes"
