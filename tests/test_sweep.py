@@ -1,6 +1,7 @@
 """A grid of completions: its points, their order, and what becomes of the ones that fail."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from conftest import DONE, answer, event, piece, stream, stream_head
 from completions_magic.errors import ConfigurationError, NotFoundError, OptionError
 from completions_magic.grid import MOST_POINTS, points, read_axis
 from completions_magic.options import Options, parse
+from completions_magic.schema import Growing
 from completions_magic.sweep import Sweep
 
 
@@ -194,16 +196,18 @@ def test_an_interrupt_keeps_what_is_done(cells):
 
     def endless(connection):
         connection.sendall(stream_head() + piece(event("slow ")))
-        interrupt()
         cells.server.wait_until_gone(connection)
 
-    def interrupt():
-        import signal
-
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    def interrupt(frame, what, _):
+        if what == "call" and frame.f_code is Growing.add.__code__ and frame.f_locals["chunk"].text == "slow ":
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     cells.server.scripts = [stream([event("done", reason="stop"), DONE]), endless]
-    result = cells.ask("Hi", "-o swept --sweep seed=1,2,3,4 --concurrency 1 --view none")
+    threading.setprofile(interrupt)  # in the worker, where what was sent has come
+    try:
+        result = cells.ask("Hi", "-o swept --sweep seed=1,2,3,4 --concurrency 1 --view none")
+    finally:
+        threading.setprofile(None)
     assert type(result.error_in_exec).__name__ == "Interrupted"
     reasons = [p.completion and p.completion.choices[0].finish_reason for p in cells.names["swept"]]
     assert reasons == ["stop", "interrupted", None, None]
