@@ -705,8 +705,10 @@ def test_a_journal_that_is_lost_ends_the_batch(echo, tmp_path, workers):
     journal = tmp_path / "rows.jsonl"
 
     def lose():
-        journal.unlink()
-        journal.mkdir()
+        while not journal.is_dir():
+            journal.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # the other worker has written a row between the two
+                journal.mkdir()
 
     echo.on_request[9] = lose
     with echo.client(cassette=journal) as client, ThreadPoolExecutor(1) as pool:
