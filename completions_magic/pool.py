@@ -20,33 +20,42 @@ def run_all(pool: Executor, works: Iterable[Callable[[], object]], stop: Callabl
 
     An interrupt while they are still being started is heard too. Raises what any of them has raised.
     """
-    started: list[Future[object]] = []
+    given: list[object] = []
+    begun: list[object] = []
     ended: list[object] = []
+    failures: list[BaseException] = []
     news: SimpleQueue[None] = SimpleQueue()
+    interrupted = False
 
     def run(work: Callable[[], object]) -> None:
+        begun.append(work)  # before it looks: what is not seen among them below has not been done, and is not
         try:
-            work()
+            if not interrupted:
+                work()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised below
+            failures.append(error)
         finally:
             ended.append(work)
             news.put(None)
 
-    def wait_for_all() -> None:
+    def wait_for(some: list[object]) -> None:
         # A queue and no future's condition: an interrupt that falls into its lock leaves it locked.
-        while len(ended) < len(started):
+        while len(ended) < len(some):
             with contextlib.suppress(Empty):
                 news.get(timeout=HEAR_SECONDS)
 
-    interrupted = False
     try:
-        started.extend(pool.submit(copy_context().run, run, work) for work in works)
-        wait_for_all()
+        for work in works:
+            pool.submit(copy_context().run, run, work)
+            given.append(work)
+        wait_for(given)
     except KeyboardInterrupt:
         interrupted = True
         stop()
-        wait_for_all()
-    for done in started:
-        done.result()
+        # One that the interrupt kept from being noted as given may have begun; one that was given may never begin.
+        wait_for(begun)
+    if failures:
+        raise failures[0]
     return interrupted
 
 

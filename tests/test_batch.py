@@ -16,7 +16,7 @@ from contextvars import Context
 import pandas as pd
 import polars as pl
 import pytest
-from conftest import PlainServer, ScriptedServer, answer, eventually
+from conftest import PlainServer, ScriptedServer, answer, at_call, eventually
 
 from completions_magic import Client
 from completions_magic.asking import Asking
@@ -575,6 +575,29 @@ def test_an_interrupt_while_workers_are_being_started_is_heard():
 
     with ThreadPoolExecutor(2) as pool:
         assert run_all(pool, works(), stopped.set)
+
+
+def test_a_work_that_began_as_its_start_was_interrupted_has_settled_at_the_end():
+    """Neither the pool nor who gave it the work has noted its thread by then."""
+    begun, stopped, settled = threading.Event(), threading.Event(), []
+
+    def work():
+        begun.set()
+        stopped.wait(10)
+        time.sleep(0.3)
+        settled.append(True)
+
+    with ThreadPoolExecutor(1) as pool:
+        at_call(threading.Event.wait, lambda: begun.wait(10) and interrupt())  # a start waits until its thread runs
+        assert run_all(pool, [work], stopped.set)
+        assert settled == [True]
+
+
+def test_a_work_whose_thread_was_not_started_is_not_waited_for():
+    """An interrupt that comes just before it leaves the work without anybody who would do it."""
+    with ThreadPoolExecutor(1) as pool:
+        at_call(threading.Thread.start, interrupt)
+        assert run_all(pool, [lambda: pytest.fail("it was started after the interrupt")], lambda: None)
 
 
 def test_an_interrupt_keeps_what_is_done(cells, echo):
