@@ -456,6 +456,7 @@ class _Call:
             if not shut and reader == threading.main_thread().ident and reader and hasattr(signal, "pthread_kill"):
                 # It computes in process, or waits where no socket is known: for a name to be looked up.
                 signal.pthread_kill(reader, signal.SIGINT)
+                self._reading.thread = None  # it ends, and may be at other things when this is called again
 
     def run(self) -> Generator[Completion, None, None]:
         failure: BaseException | None = None
@@ -480,6 +481,7 @@ class _Call:
             if not self.is_stopped():
                 failure = Interrupted(self.sum("interrupted") if self._growing else None)
         if interrupted:
+            self._reading.__exit__()  # which the interrupt may have cut short
             self._client.endpoint.forget()
         if failure is not None:
             # Outside the handler, so that no frame of the transport, which knows the headers, hangs on to it.

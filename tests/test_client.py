@@ -11,10 +11,12 @@ import threading
 import time
 from contextvars import Context
 from email.utils import formatdate
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import httpcore
+import httpx
 import pandas as pd
 import pytest
 from conftest import (
@@ -1183,6 +1185,29 @@ def test_a_client_works_after_an_interrupt(server):
             for _ in client.stream("a"):
                 shown.set()
         assert client.complete("b").text == "Hello"
+
+
+@pytest.mark.parametrize("how", ["stop", "interrupt"])
+def test_a_stop_after_an_interrupted_answer_does_not_interrupt_what_comes_next(how):
+    """Also where the interrupt fell into the end of a wait, which would have noted that nobody waits any more."""
+
+    def app(_environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return [event("Hel"), event("lo", reason="stop"), DONE]
+
+    late = []
+    with Client(base_url="http://m.invalid/v1", model="m", transport=httpx.WSGITransport(app)) as client:
+        chunks = client.stream("a")
+        at_call(
+            client_module._Reading.__exit__,
+            chunks.stop if how == "stop" else partial(signal.raise_signal, signal.SIGINT),
+        )
+        with contextlib.nullcontext() if how == "stop" else pytest.raises(Interrupted):
+            assert list(chunks) == []
+        usual = signal.signal(signal.SIGINT, lambda *_: late.append(True))
+        chunks.stop()
+        signal.signal(signal.SIGINT, usual)
+    assert late == []
 
 
 # ---------------------------------------------------------------- nothing is left
