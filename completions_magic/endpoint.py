@@ -12,7 +12,7 @@ from functools import cache
 from typing import ClassVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import httpx
 
@@ -83,7 +83,7 @@ class Endpoint:
         self.timeout = timeout
         if self.key is not None:
             check_in_the_clear(profile)
-            _KeyFilter.keys.add(self.key)
+            _KeyFilter.keys[id(self.key)] = self.key
             _guard_logs()
         self.transport = transport
         self._cassette = cassette
@@ -411,13 +411,15 @@ def _proxy(base_url: str) -> str | None:
 class _KeyFilter(logging.Filter):
     """Scrubs what the HTTP library logs at DEBUG: servers' heads, and errors that quote them."""
 
-    keys: ClassVar[WeakSet[ApiKey]] = WeakSet()
+    # Of two that are equal a set would know the first, and nothing once that is gone.
+    keys: ClassVar[WeakValueDictionary[int, ApiKey]] = WeakValueDictionary()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if self.keys:
             message = record.getMessage()
-            for key in list(self.keys):
-                message = key.scrub(message)
+            for known in self.keys.valuerefs():  # a list, whoever makes a client meanwhile
+                key = known()
+                message = message if key is None else key.scrub(message)
             record.msg, record.args = message, ()
         return True
 

@@ -1,6 +1,7 @@
 """The endpoint over a real socket: failures in our words, keys that nobody sees, TLS, redirects and proxies."""
 
 import copy
+import gc
 import json
 import logging
 import pickle
@@ -825,6 +826,19 @@ def test_a_key_that_the_server_echoes_in_a_failure_is_not_logged(server, keyed, 
     caplog.set_level(logging.DEBUG)
     server.scripts = [echo]
     with keyed(retries=1) as client:
+        failure(client)
+    assert "send_request_headers" in caplog.text
+    assert leaks(caplog.text) == []
+
+
+def test_a_key_is_not_logged_when_an_earlier_client_that_had_it_is_gone(server, keyed, caplog):
+    """Each client's key is masked as long as it is there, whoever else has the same one."""
+    caplog.set_level(logging.DEBUG)
+    server.scripts = [ECHOES["the reason"]]
+    earlier = keyed()
+    with keyed() as client:
+        del earlier
+        gc.collect()
         failure(client)
     assert "send_request_headers" in caplog.text
     assert leaks(caplog.text) == []
