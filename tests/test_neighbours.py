@@ -247,19 +247,20 @@ FAILED = {
 def test_a_look_that_fails_says_nothing(models, listing):
     """The refusal is told as it came, once and at once."""
     models.listing = listing
-    with models.asker() as client:
-        began = time.monotonic()
-        said = [str(failure(client)) for _ in range(3)]
-    assert time.monotonic() - began < 2
-    assert len(set(said)) == 1
-    assert said[0].endswith("The model `base7b` does not exist (%completions models lists what it has)")
-    assert len(models.looks) == 1
+    began = time.monotonic()
+    for looks in range(1, 6):
+        with models.asker() as client:
+            said = [str(failure(client)) for _ in range(3)]
+        assert len(set(said)) == 1
+        assert said[0].endswith("The model `base7b` does not exist (%completions models lists what it has)")
+        assert len(models.looks) == looks
+    assert time.monotonic() - began < 9  # where each look went on to its limit it would be ten
 
 
 def trickle(connection):
     """Send a list of models one blank at a time, until the client goes."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
-    for _ in range(200):
+    for _ in range(400):
         connection.sendall(b" ")
         time.sleep(0.05)
 
@@ -271,7 +272,7 @@ def test_a_look_takes_two_seconds_at_most(models, slow):
     with models.asker(timeout=60) as client:
         began = time.monotonic()
         assert "did you mean" not in str(failure(client))
-    assert 1.9 < time.monotonic() - began < 4
+    assert 1.9 < time.monotonic() - began < 10
     assert slow == "trickling" or models.gone.wait(5)
 
 
@@ -282,7 +283,7 @@ def test_a_look_through_a_proxy_takes_two_seconds_at_most(models, monkeypatch):
     with Client(base_url="http://models.invalid/v1", model="base7b") as client:
         began = time.monotonic()
         failure(client)
-    assert 1.9 < time.monotonic() - began < 4
+    assert 1.9 < time.monotonic() - began < 10
     assert models.looks[0].path == "http://models.invalid/v1/models"
 
 
@@ -290,16 +291,19 @@ def test_a_look_can_be_stopped(models):
     """Stop ends it in the middle, without an error."""
     looked = threading.Event()
     models.listing = says(lambda _: looked.set(), models.wait_until_gone)
-    with models.asker() as client:
-        stream = client.stream("Say")
-        reading = threading.Thread(target=list, args=(stream,))
-        reading.start()
-        assert looked.wait(5)
-        began = time.monotonic()
-        stream.stop()
-        reading.join(5)
-    assert time.monotonic() - began < 1
-    assert models.gone.wait(5)
+    began = time.monotonic()
+    for _ in range(5):
+        with models.asker() as client:
+            stream = client.stream("Say")
+            reading = threading.Thread(target=list, args=(stream,))
+            reading.start()
+            assert looked.wait(10)
+            stream.stop()
+            reading.join(10)
+        assert models.gone.wait(10)
+        looked.clear()
+        models.gone.clear()
+    assert time.monotonic() - began < 9  # where each look went on to its limit it would be ten
 
 
 def test_a_look_follows_no_redirect(models):
@@ -322,12 +326,12 @@ def test_a_key_among_the_models_is_masked(models):
 
 def test_a_look_waits_for_no_pace_and_costs_no_budget(models):
     """A batch whose requests are counted and slow has the near names at once."""
-    pace = Pace(max_rps=0.2, requests=1)
+    pace = Pace(max_rps=0.05, requests=1)
     began = time.monotonic()
     with models.asker() as client:
         [row] = client.complete_many(["a"], pace=pace)
     assert "did you mean" in str(row.error)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     assert pace.requests == 1
 
 
