@@ -95,7 +95,7 @@ class ScriptedServer:
 
     def client(self, **settings) -> Client:
         """Return a client of this server."""
-        return Client(base_url=self.base_url, **{"model": "m", "timeout": 5.0, **settings})
+        return Client(base_url=self.base_url, **{"model": "m", "timeout": 30.0, **settings})
 
     def wait_until_gone(self, connection: socket.socket):
         """Read until the client closes the connection, then set `gone`."""

@@ -57,8 +57,8 @@ from completions_magic.errors import (
 from completions_magic.events import EVENT_LIMIT
 from completions_magic.transport import Watch
 
-SOON = 2.0
-"""Seconds: the promise is one, the rest is for a busy machine."""
+SOON = 10.0
+"""Seconds: the promise is one, the rest is for a busy machine; without what is tested it takes thirty or more."""
 
 HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 BROKEN = answer({"error": {"message": "overloaded"}}, status="503 Service Unavailable")
@@ -790,10 +790,10 @@ def test_a_comment_just_before_the_timeout_does_not_double_it(server):
 
 def test_events_that_come_in_time_may_take_longer_together(server):
     """The limit is on silence, not on the answer."""
-    events = again(piece(event("x")), every=0.2, seconds=2.0)
+    events = again(piece(event("x")), every=0.2, seconds=4.0)
     server.scripts = [says(stream_head(), events, piece(event(reason="stop")), END)]
-    with server.client(timeout=1.5) as client:
-        assert len(client.complete("a").text) > 3
+    with server.client(timeout=3.0) as client:
+        assert client.complete("a").text == "x" * 20
 
 
 def test_a_reader_that_takes_its_time_is_not_a_silent_server(server):
@@ -812,7 +812,7 @@ def test_a_connection_that_is_never_made_is_a_timeout(full_port):
     client = Client(
         base_url=f"http://127.0.0.1:{full_port}/v1", model="m", connect_timeout=0.3, timeout=30.0, retries=0
     )
-    with client, within(SOON + 0.3), pytest.raises(APITimeoutError) as caught:
+    with client, within(SOON), pytest.raises(APITimeoutError) as caught:
         client.complete("a")
     assert caught.value.kind == "timeout"
 
@@ -890,7 +890,7 @@ def test_a_silent_stream_is_closed_too(server):
 def test_an_answer_that_goes_on_after_done_is_left(server):
     """`[DONE]` is the end, even where the server says more and keeps the connection open."""
     server.scripts = [says(stream_head(), piece(event("Hello", reason="stop") + DONE), server.wait_until_gone)]
-    with server.client(timeout=4.0) as client, within(SOON):
+    with server.client() as client, within(SOON):
         assert client.complete("a").text == "Hello"
         assert server.gone.wait(SOON)
 
@@ -980,7 +980,7 @@ def test_stop_ends_a_wait_between_retries(server):
 
 def test_stop_ends_a_connection_that_is_being_made(full_port):
     """While connecting a stop ends the call too."""
-    with Client(base_url=f"http://127.0.0.1:{full_port}/v1", model="m", connect_timeout=4.0) as client:
+    with Client(base_url=f"http://127.0.0.1:{full_port}/v1", model="m", connect_timeout=30.0) as client:
         reading = Reading(client.stream("a"))
         assert not reading.ended(0.3)
         reading.stream.stop()
@@ -1120,7 +1120,7 @@ def test_an_interrupt_ends_the_wait_for_an_answer(server):
             client.complete("a")
         assert_clean(caught.value)
         assert caught.value.partial is None
-        assert server.gone.wait(2)
+        assert server.gone.wait(SOON)
     assert len(server.heard) == 1
 
 
@@ -1133,7 +1133,7 @@ def test_an_interrupt_in_a_stall_keeps_what_had_come(server):
             for _ in client.stream("a"):
                 shown.set()
         assert_clean(caught.value)
-        assert server.gone.wait(2)
+        assert server.gone.wait(SOON)
     partial = caught.value.partial
     assert (partial.text, partial.choices[0].finish_reason, partial.finished) == ("Hel", "interrupted", False)
 
@@ -1156,7 +1156,7 @@ def test_an_interrupt_ends_a_connection_that_is_being_made(full_port):
     """While connecting the interrupt goes on, and no descriptor is left."""
     before = held()
     with (
-        Client(base_url=f"http://127.0.0.1:{full_port}/v1", api_key=KEY, model="m", connect_timeout=5.0) as client,
+        Client(base_url=f"http://127.0.0.1:{full_port}/v1", api_key=KEY, model="m", connect_timeout=30.0) as client,
         interrupted(now(), where=transport) as caught,  # before that the client may not have begun
     ):
         client.complete("a")
@@ -1171,7 +1171,7 @@ def test_an_interrupt_ends_the_list_of_models(server):
     with server.client(api_key=KEY) as client:
         with interrupted(waiting) as caught:
             client.models()
-        assert server.gone.wait(2)
+        assert server.gone.wait(SOON)
     # Where in the HTTP library it strikes is chance, and some of those frames know the headers.
     assert "httpcore" not in verbose(caught.value)
 

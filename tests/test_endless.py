@@ -13,7 +13,8 @@ from completions_magic.asking import Asking
 from completions_magic.errors import APITimeoutError, Interrupted, TooLargeError
 from completions_magic.rows import read_rows
 
-SOON = 2.0
+SOON = 10.0
+"""Seconds: the promise is one, the rest is for a busy machine; without what is tested it takes a minute or for ever."""
 LATE = 20.0
 FLOWS = 2 * 2**20
 """Bytes: more than fits between the two ends while nobody reads, so the first event has been read by then."""
@@ -60,9 +61,9 @@ class End:
 
     def __init__(self, how, kind, server):
         self.how = how
-        self.settings = {"event_limit": HUGE, "timeout": 60.0}
+        self.settings = {"event_limit": HUGE, "timeout": 60.0, "first_token_timeout": 60.0}
         if how == "limit":
-            self.settings = {"event_limit": 2**20, "timeout": 0.5 if kind == "comments" else 60.0}
+            self.settings |= {"event_limit": 2**20, "timeout": 0.5 if kind == "comments" else 60.0}
         self._server = server
         self._began = time.monotonic()
 

@@ -104,7 +104,7 @@ def keyed(server, monkeypatch):
     """Give a function that makes a client of the server whose key comes from the environment."""
     monkeypatch.setenv("SERVER_KEY", KEY)
     profile = Profile("mine", server.base_url, "SERVER_KEY", "m")
-    return lambda **settings: Client(profile, **{"timeout": 5.0, **settings})
+    return lambda **settings: Client(profile, **{"timeout": 30.0, **settings})
 
 
 # ---------------------------------------------------------------- statuses
@@ -260,7 +260,7 @@ def test_an_error_body_that_never_ends_is_left(server):
     start = time.monotonic()
     with server.client(timeout=30.0) as client:
         assert type(failure(client)) is BadRequestError
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 10
     assert server.gone.wait(5)
 
 
@@ -453,8 +453,8 @@ def test_stop_ends_a_silent_stream_over_tls(tls, pem):
         threading.Thread(target=read, args=(chunks,), daemon=True).start()
         assert begun.wait(5)
         chunks.stop()
-        assert ended.wait(2)
-        assert tls.gone.wait(2)
+        assert ended.wait(10)
+        assert tls.gone.wait(10)
     assert chunks.partial.text == "Hel"
 
 
@@ -549,7 +549,7 @@ class SlowTls(TlsServer):
 
     def _talk(self, connection):
         if connection.recv(4, socket.MSG_PEEK) != b"HEAD":
-            self.probed.wait(4)
+            self.probed.wait(20)
             super()._talk(connection)
             return
         with connection:
@@ -938,7 +938,7 @@ def test_a_failure_in_any_phase_shows_no_key(server, keyed, phase, ask):
     """Not in the message, not in the chain, not in the locals of any frame, of ours or of the HTTP library."""
     server.scripts = [phase(server)]
     # Time enough for the interrupt to come before the end of the silence, and not after it into the test.
-    with keyed(timeout=5.0 if phase is PHASES["an interrupt"] else 0.3, retries=0) as client:
+    with keyed(timeout=30.0 if phase is PHASES["an interrupt"] else 0.3, retries=0) as client:
         raised = failure(client, ask)
     assert isinstance(raised, (CompletionsError, KeyboardInterrupt))
     assert leaks(shown(raised) + verbose(raised)) == []

@@ -363,7 +363,7 @@ def test_a_stopped_background_answer_is_bound_as_such(cells):
     assert eventually(lambda: background._stream.partial.text)
     background.stop()
     waited = background.wait(5)
-    assert cells.server.gone.wait(2)
+    assert cells.server.gone.wait(10)
     assert (cells.names["it"].text, cells.names["it"].choices[0].finish_reason) == ("Hel", "stopped")
     assert waited == cells.names["it"]
 
