@@ -2,9 +2,7 @@
 
 import atexit
 import contextlib
-import itertools
 import json
-import os
 import signal
 import socket
 import ssl
@@ -19,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.connect import LocalPortCache
+from ports import port_to_bind_later
 from traitlets.config import Config
 
 from completions_magic import Client, load_ipython_extension, no_waits, unload_ipython_extension
@@ -309,24 +308,8 @@ settings.load_profile("unhurried")
 # A run that was started in the background ignores interrupts, and so would every kernel and terminal of its tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_ports = itertools.cycle(range(200))
-
-
-def _port_for_a_kernel(_cache, ip):
-    """Return a port that a kernel binds when it is up: below those that the system gives to whoever asks for any.
-
-    Of those another test's server may get it meanwhile. Each process of tests has some of its own.
-    """
-    for place in _ports:
-        port = 10_000 + 200 * (os.getpid() % 100) + place
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((ip, port))
-            return port
-    raise AssertionError
-
-
-LocalPortCache.find_available_port = _port_for_a_kernel
+# A kernel binds its ports when it is up.
+LocalPortCache.find_available_port = lambda _cache, ip: port_to_bind_later(ip)
 
 HELLO = stream([event("Hel"), event("lo"), event(reason="stop"), DONE])
 

@@ -18,6 +18,7 @@ from dask import bag, dataframe
 from dask import config as dask_config
 from distributed import Client as DaskClient
 from distributed import LocalCluster
+from ports import port_to_bind_later
 from test_batch import Echo, hold_others, interrupt
 
 from completions_magic import Client
@@ -69,7 +70,8 @@ def dask(cluster):
 @pytest.fixture(scope="module")
 def engines():
     """Give an ipyparallel client of two engines."""
-    with ipyparallel.Cluster(n=2, log_level=40) as client:
+    ports = ",".join(str(port_to_bind_later()) for _ in range(24))  # more than it needs: what is lacking it looks for
+    with ipyparallel.Cluster(n=2, log_level=40, controller_args=[f"--IPController.ports={ports}"]) as client:
         yield client
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from conftest import eventually
+from ports import port_to_bind_later
 
 FOREIGN = Path(sys.prefix).parent / ".venv-foreign" / "bin"
 """The environment that `make cards` makes: with what none of our own code needs."""
@@ -20,12 +20,6 @@ ALONE = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # as long as that is not said, it asks another machine for prices
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # it listens on this machine alone
 }
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -59,14 +53,14 @@ def lists_models(base_url: str) -> bool:
 
 def embedded(folder: Path):
     """Start our own endpoint; give its base URL."""
-    port = free_port()
+    port = port_to_bind_later()
     command = [sys.executable, "-m", "completions_magic", "serve", "--port", str(port)]
     return running("embedded", command, port, folder)
 
 
 def llama_cpp_python(folder: Path):
     """Start llama-cpp-python's server on a tiny model with random weights; give its base URL."""
-    port = free_port()
+    port = port_to_bind_later()
     model = folder / "random.gguf"
     subprocess.run([FOREIGN / "python", Path(__file__).parent / "random_model.py", model], check=True)
     options = {"--model": model, "--model_alias": "random", "--n_ctx": "512", "--host": "127.0.0.1", "--port": port}
@@ -76,7 +70,7 @@ def llama_cpp_python(folder: Path):
 
 def litellm(folder: Path, behind: dict[str, str]):
     """Start litellm's proxy before other servers, each a base URL by the name of its model; give its base URL."""
-    port = free_port()
+    port = port_to_bind_later()
     models = [
         {
             "model_name": model,
