@@ -6,16 +6,21 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import nbformat
 from axe_playwright_python.sync_playwright import Axe
+from conftest import eventually
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from ports import port_to_bind_later
 
 FLAGS = [
     "--no-sandbox",
@@ -99,10 +104,12 @@ class FrontEnd:
             self._set(name, values)
         self._set_theme(theme)
         self._theme = theme
+        # Kernels listen in this folder, whose name fits the address of a socket, and not on ports, which another
+        # program could get between the server's choice and the kernel's start.
+        self._runtime = tempfile.TemporaryDirectory(prefix="jupyter-", dir="/tmp")
         places = {
             "JUPYTER_CONFIG_DIR": "config",
             "JUPYTER_DATA_DIR": "data",
-            "JUPYTER_RUNTIME_DIR": "runtime",
             "JUPYTERLAB_SETTINGS_DIR": "settings",
             "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
             "IPYTHONDIR": "ipython",
@@ -116,13 +123,18 @@ class FrontEnd:
                 {"lab": "jupyterlab", "notebook": "notebook"}[kind],
                 "--no-browser",
                 "--ip=127.0.0.1",
-                "--port=0",
+                f"--port={port_to_bind_later()}",
                 "--allow-root",
                 "--expose-app-in-browser",
                 f"--IdentityProvider.token={self._token}",
                 f"--ServerApp.root_dir={folder}",
+                "--KernelManager.transport=ipc",
             ],
-            env={**own, **{name: str(self._home / place) for name, place in places.items()}},
+            env={
+                **own,
+                **{name: str(self._home / place) for name, place in places.items()},
+                "JUPYTER_RUNTIME_DIR": self._runtime.name,
+            },
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -134,6 +146,8 @@ class FrontEnd:
                 self.origin = f"http://127.0.0.1:{found[1]}"
                 break
         else:
+            raise RuntimeError("".join(self.log))
+        if not eventually(self._listens):  # it says so before it does
             raise RuntimeError("".join(self.log))
         # A pipe that nobody reads stops the server when it is full.
         self._reader = threading.Thread(target=lambda: self.log.extend(self._process.stderr), daemon=True)
@@ -241,6 +255,12 @@ class FrontEnd:
             self._process.wait()
         self._reader.join()
         self._process.stderr.close()
+        self._runtime.cleanup()
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", urlsplit(self.origin).port)):
+            return True
+        return False
 
     def _ask(self, method: str, route: str):
         headers = {"Authorization": f"token {self._token}"}
