@@ -15,7 +15,7 @@ from .asking import SPENT, WORKERS, Asking, Question, Request
 from .breaker import CircuitBreaker
 from .cassette import Cassette
 from .client import Client
-from .errors import BudgetError, CompletionsError, ConfigurationError, ProfileError, WorkerError
+from .errors import BudgetError, CassetteError, CompletionsError, ConfigurationError, ProfileError, WorkerError
 from .pace import Pace
 from .pool import run_all, wait_some
 from .profiles import Profile
@@ -242,7 +242,7 @@ class Spreading(Asking):
             question = self._draw()
             if question is None:
                 break
-            if question.sample is not None and not self._client.asks(question.request, question.sample):
+            if self._is_answered_here(question):
                 self._read(question, self._client.send(question.request, sample=question.sample))
                 continue
             self.breaker.end(question.turn)  # which chunk is being answered is told by when it was sent
@@ -253,6 +253,13 @@ class Spreading(Asking):
                 break
             questions.append(question)
         return questions
+
+    def _is_answered_here(self, question: Question) -> bool:
+        """Say whether the cassette has the answer, or cannot be read, which is this row's failure."""
+        try:
+            return question.sample is not None and not self._client.asks(question.request, question.sample)
+        except CassetteError:
+            return True
 
     def _submit(self, chunk: Chunk) -> None:
         chunk.tries += 1

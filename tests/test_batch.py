@@ -725,19 +725,14 @@ def test_what_every_row_would_meet_alike_ends_the_batch_at_once(says, status, sa
 @pytest.mark.parametrize("workers", [False, True], ids=["threads", "executor"])
 def test_a_journal_that_is_lost_ends_the_batch(echo, tmp_path, workers):
     """Nothing more is paid for that could not be kept; what was answered is in its row."""
-    journal = tmp_path / "rows.jsonl"
-
-    def lose():
-        while not journal.is_dir():
-            journal.unlink(missing_ok=True)
-            with contextlib.suppress(FileExistsError):  # the other worker has written a row between the two
-                journal.mkdir()
-
-    echo.on_request[9] = lose
+    journal, link = tmp_path / "rows.jsonl", tmp_path / "link"
+    link.symlink_to(tmp_path)
+    echo.on_request[9] = lambda: link.replace(journal)  # at once: a worker writes rows meanwhile
     with echo.client(cassette=journal) as client, ThreadPoolExecutor(1) as pool:
         rows = [str(number) for number in range(5000)]
-        batch = client.complete_many(rows, concurrency=2, executor=pool if workers else None)
-    assert batch.ended.startswith("every row would fail alike: the cassette rows.jsonl is a folder")
+        pace = Pace(max_rps=10_000)  # a chunk holds one row
+        batch = client.complete_many(rows, concurrency=2, pace=pace, executor=pool if workers else None)
+    assert batch.ended.startswith("every row would fail alike: the cassette rows.jsonl ")
     assert len(batch.missing) > 2500
     assert {type(row.error) for row in batch.failures} == {CassetteError}
     # One that looked for its row before it asked, and found the journal lost, has no answer.
