@@ -470,6 +470,7 @@ def test_on_a_full_disk_the_answer_is_not_lost(tmp_path, server, record, stream)
     size = len(before) - (100 if record == "all" else -100)
     program = started(FULL, server.base_url, str(path), str(size), record, stream)
     said, _ = program.communicate()
+    assert program.returncode == 0
     assert said.splitlines() == ["the cassette t.jsonl cannot be written: File too large", repr(text)]
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["t.jsonl"]
