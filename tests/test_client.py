@@ -988,11 +988,12 @@ def test_stop_ends_a_connection_that_is_being_made(full_port):
     assert reading.error is None
 
 
-def test_stop_ends_a_call_whose_host_is_being_looked_up(server):
-    """Before there is a socket that could be shut: the one that is made then is not used."""
+@pytest.mark.parametrize("moment", [Watch.__init__, socket.getaddrinfo], ids=["a request", "a look-up"])
+def test_stop_just_before_anything_could_be_shut_ends_the_call(server, moment):
+    """After the last look whether it was stopped, and before there is a socket: the one that is made then is not used."""
     server.scripts = [server.wait_until_gone]
     with server.client() as client:
-        reading = Reading(client.stream("a"), stop_at=socket.getaddrinfo)
+        reading = Reading(client.stream("a"), stop_at=moment)
         assert reading.ended()
     assert (reading.error, server.heard) == (None, [])
 
@@ -1003,15 +1004,6 @@ def test_stop_just_before_a_connection_is_made_ends_the_call(full_port):
         reading = Reading(client.stream("a"), stop_at=socket.socket.connect)
         assert reading.ended()
     assert reading.error is None
-
-
-def test_stop_just_before_a_request_is_begun_ends_the_call(server):
-    """After the last look whether it was stopped, and before it is known what would end the wait."""
-    server.scripts = [server.wait_until_gone]
-    with server.client() as client:
-        reading = Reading(client.stream("a"), stop_at=Watch.__init__)
-        assert reading.ended()
-    assert (reading.error, server.heard) == (None, [])
 
 
 def test_stop_before_the_first_chunk_sends_nothing(server):
